@@ -1,0 +1,189 @@
+//! Typed ids: a UUIDv7 inside, a sortable `prefix_` + 27 base62 characters outside.
+//!
+//! The public form holds 160 bits, big-endian: the seconds since 1400000000 (the KSUID epoch) as a `u32`, then the 128-bit
+//! id. So it matches the SDK contract's pattern `^msg_[A-Za-z0-9]{27}$` and sorts by time, as KSUIDs do.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// The epoch of KSUIDs, in seconds since 1970 (<https://github.com/segmentio/ksuid>).
+const KSUID_EPOCH: u64 = 1_400_000_000;
+/// Base62 digits in ASCII order, so that the text sorts as the number does.
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// Characters that 160 bits need in base 62.
+const LENGTH: usize = 27;
+
+/// The text is not an id of this kind that we could have made.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("not a known id")]
+pub struct UnknownId;
+
+/// What every typed id can do.
+pub trait Id: Copy + From<Uuid> + Into<Uuid> {
+    /// The letters before the underscore of the public form.
+    const PREFIX: &'static str;
+
+    /// The public form, for example `msg_` and 27 characters.
+    fn public(self) -> String {
+        let uuid: Uuid = self.into();
+        let mut text = String::with_capacity(Self::PREFIX.len() + 1 + LENGTH);
+        text.push_str(Self::PREFIX);
+        text.push('_');
+        encode(uuid, &mut text);
+        text
+    }
+
+    /// Reads the public form back; anything that [`Id::public`] could not have written is unknown.
+    fn parse(text: &str) -> Result<Self, UnknownId> {
+        let digits = text.strip_prefix(Self::PREFIX).and_then(|rest| rest.strip_prefix('_')).ok_or(UnknownId)?;
+        decode(digits).map(Self::from)
+    }
+
+    /// Whether `text` claims to be an id of this kind, known or not.
+    fn has_prefix(text: &str) -> bool {
+        text.strip_prefix(Self::PREFIX).is_some_and(|rest| rest.starts_with('_'))
+    }
+
+    /// The smallest id of a moment: ids made at `at` or later are not below it.
+    fn first_at(at: DateTime<Utc>) -> Self {
+        Self::from(floor(at))
+    }
+
+    /// When the id was made, to the millisecond.
+    fn created_at(self) -> DateTime<Utc> {
+        let uuid: Uuid = self.into();
+        DateTime::from_timestamp_millis(i64::try_from(millis(uuid)).unwrap_or(i64::MAX)).unwrap_or_default()
+    }
+}
+
+macro_rules! id {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub Uuid);
+
+        impl Id for $name {
+            const PREFIX: &'static str = $prefix;
+        }
+
+        impl From<Uuid> for $name {
+            fn from(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.public())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.public())
+            }
+        }
+    )*};
+}
+
+id! {
+    /// One customer of a tenant.
+    ApplicationId = "app";
+    /// One HTTP request to an endpoint and what came back.
+    AttemptId = "atmpt";
+    /// A URL with filters, secrets and limits.
+    EndpointId = "ep";
+    /// A kind of event that a tenant publishes.
+    EventTypeId = "evtype";
+    /// What was published.
+    MessageId = "msg";
+    /// The isolation boundary. Its public name is the token's subject; this id stays inside.
+    TenantId = "org";
+}
+
+/// The smallest UUID whose UUIDv7 timestamp is `at` (RFC 9562 §5.7: 48 bits of milliseconds come first).
+pub fn floor(at: DateTime<Utc>) -> Uuid {
+    let millis = u128::try_from(at.timestamp_millis()).unwrap_or(0) & ((1 << 48) - 1);
+    Uuid::from_u128(millis << 80)
+}
+
+fn millis(uuid: Uuid) -> u64 {
+    u64::try_from(uuid.as_u128() >> 80).unwrap_or(0)
+}
+
+fn seconds(uuid: Uuid) -> u32 {
+    u32::try_from((millis(uuid) / 1000).saturating_sub(KSUID_EPOCH)).unwrap_or(u32::MAX)
+}
+
+fn encode(uuid: Uuid, into: &mut String) {
+    let id = uuid.as_u128();
+    let word = |shift: u32| u32::try_from(id >> shift & 0xFFFF_FFFF).unwrap_or(0);
+    let mut words = [seconds(uuid), word(96), word(64), word(32), word(0)];
+    let mut digits = [b'0'; LENGTH];
+    for digit in digits.iter_mut().rev() {
+        let mut rest = 0_u64;
+        for word in &mut words {
+            let value = rest << 32 | u64::from(*word);
+            *word = u32::try_from(value / 62).unwrap_or(0);
+            rest = value % 62;
+        }
+        *digit = DIGITS[usize::try_from(rest).unwrap_or(0)];
+    }
+    into.extend(digits.iter().map(|digit| char::from(*digit)));
+}
+
+fn decode(digits: &str) -> Result<Uuid, UnknownId> {
+    if digits.len() != LENGTH {
+        return Err(UnknownId);
+    }
+    let mut words = [0_u32; 5];
+    for digit in digits.bytes() {
+        let mut carry = DIGITS.binary_search(&digit).map_err(|_| UnknownId)? as u64;
+        for word in words.iter_mut().rev() {
+            let value = u64::from(*word) * 62 + carry;
+            *word = u32::try_from(value & 0xFFFF_FFFF).unwrap_or(0);
+            carry = value >> 32;
+        }
+        if carry != 0 {
+            return Err(UnknownId);
+        }
+    }
+    let uuid = Uuid::from_u128(words[1..].iter().fold(0, |id, word| id << 32 | u128::from(*word)));
+    let is_ours = uuid.get_version_num() == 7 && words[0] == seconds(uuid);
+    if is_ours { Ok(uuid) } else { Err(UnknownId) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_public_form_reads_back_and_sorts_by_time() {
+        let earlier = MessageId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_790_000_000, 0)));
+        let later = MessageId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, 1_790_000_001, 0)));
+        assert_eq!(MessageId::parse(&earlier.public()), Ok(earlier));
+        assert_eq!(earlier.public().len(), 31);
+        assert!(earlier.public() < later.public());
+        assert_eq!(earlier.created_at().timestamp(), 1_790_000_000);
+        assert!(MessageId::first_at(earlier.created_at()) < earlier);
+    }
+
+    #[test]
+    fn anything_that_we_could_not_have_made_is_unknown() {
+        let id = MessageId(Uuid::now_v7()).public();
+        let foreign =
+            ["", "msg_", "msg_0", "msg_zzzzzzzzzzzzzzzzzzzzzzzzzzz", "msg_000000000000000000000000000", "ep_1srOrx2ZWZBpBUvZwXKQmoEYga2"];
+        for text in foreign.into_iter().chain([id.replace("msg_", "ep_").as_str(), &format!("{id}0")]) {
+            assert_eq!(MessageId::parse(text), Err(UnknownId), "{text}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! When a failed delivery is tried again.
+
+use std::time::Duration;
+
+/// By how much a wait may vary, as a share of it: retries of a burst spread out instead of arriving as one.
+const JITTER: f64 = 0.2;
+
+/// The waits between attempts. A delivery is tried once more than there are waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetrySchedule(pub Vec<Duration>);
+
+impl Default for RetrySchedule {
+    fn default() -> Self {
+        Self([5, 5 * 60, 30 * 60, 2 * 3600, 5 * 3600, 10 * 3600, 10 * 3600].map(Duration::from_secs).to_vec())
+    }
+}
+
+impl RetrySchedule {
+    /// How long to wait after failed attempt number `attempt` (the first is 1), or `None` at the end of the schedule.
+    ///
+    /// `dice` in 0..1 chooses the jitter, uniformly within ±20 %. A `Retry-After` of the receiver prolongs the wait, up
+    /// to twice the scheduled one; it never shortens it.
+    pub fn wait_after(&self, attempt: u32, retry_after: Option<Duration>, dice: f64) -> Option<Duration> {
+        let index = usize::try_from(attempt.checked_sub(1)?).ok()?;
+        let scheduled = *self.0.get(index)?;
+        let jittered = scheduled.mul_f64(1.0 - JITTER + 2.0 * JITTER * dice.clamp(0.0, 1.0));
+        Some(retry_after.map_or(jittered, |asked| jittered.max(asked.min(scheduled * 2))))
+    }
+
+    /// The longest that the whole schedule can take, jitter and `Retry-After` included.
+    pub fn horizon(&self) -> Duration {
+        self.0.iter().sum::<Duration>() * 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_is_followed_with_jitter_until_its_end() {
+        let schedule = RetrySchedule(vec![Duration::from_secs(10), Duration::from_secs(100)]);
+        assert_eq!(schedule.wait_after(1, None, 0.0), Some(Duration::from_secs(8)));
+        assert_eq!(schedule.wait_after(1, None, 1.0), Some(Duration::from_secs(12)));
+        assert_eq!(schedule.wait_after(2, None, 0.5), Some(Duration::from_secs(100)));
+        assert_eq!(schedule.wait_after(3, None, 0.5), None);
+        assert_eq!(schedule.wait_after(0, None, 0.5), None);
+    }
+
+    #[test]
+    fn retry_after_prolongs_a_wait_up_to_twice_and_never_shortens_it() {
+        let schedule = RetrySchedule(vec![Duration::from_secs(10)]);
+        let wait = |asked| schedule.wait_after(1, Some(Duration::from_secs(asked)), 0.5);
+        assert_eq!(wait(1), Some(Duration::from_secs(10)));
+        assert_eq!(wait(15), Some(Duration::from_secs(15)));
+        assert_eq!(wait(3600), Some(Duration::from_secs(20)));
+    }
+}
