@@ -1,0 +1,293 @@
+//! Applications: one customer of a tenant each.
+
+use chrono::{DateTime, Utc};
+use domain::{
+    application::{Application, Metadata, Uid},
+    id::{ApplicationId, Id, TenantId},
+};
+use sqlx::{
+    PgConnection,
+    types::{Json, Uuid},
+};
+
+use crate::{
+    Conflict, Db, Error, Result,
+    error::on_constraint,
+    idempotency::Effect,
+    page::{Page, PageRequest},
+};
+
+/// What a look-up that finds nothing says.
+const WHAT: &str = "application";
+
+/// A thing by its id or by the tenant's own name for it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reference<I> {
+    /// Our id.
+    Id(I),
+    /// The tenant's name.
+    Uid(String),
+}
+
+impl<I: Id> Reference<I> {
+    /// Reads a path segment: an id if it is one of ours, else a name (which may not exist).
+    pub fn parse(text: &str) -> Self {
+        I::parse(text).map_or_else(|_| Self::Uid(text.to_owned()), Self::Id)
+    }
+
+    pub(crate) fn id(&self) -> Option<Uuid> {
+        if let Self::Id(id) = self { Some((*id).into()) } else { None }
+    }
+
+    pub(crate) fn uid(&self) -> Option<&str> {
+        if let Self::Uid(uid) = self { Some(uid) } else { None }
+    }
+}
+
+/// What is to change of an application: absent fields stay as they are. For a new one, absent fields take their defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// The tenant's name for it.
+    pub uid: Option<Option<Uid>>,
+    /// For people.
+    pub name: Option<String>,
+    /// Messages a second.
+    pub throttle_rate: Option<Option<u16>>,
+    /// The tenant's notes.
+    pub metadata: Option<Metadata>,
+}
+
+/// Whether a write made a thing or found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// It is new.
+    Created,
+    /// It was there.
+    Existed,
+}
+
+/// Creates an application.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// For whom.
+    pub tenant_id: TenantId,
+    /// What it is to be.
+    pub change: Change,
+    /// Return the application that already has this uid, unchanged, instead of a conflict.
+    pub get_if_exists: bool,
+}
+
+impl Effect for Create {
+    type Output = (Application, Made);
+
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
+        let uid = self.change.uid.clone().flatten();
+        if let (true, Some(uid)) = (self.get_if_exists, &uid) {
+            let known = Reference::Uid(uid.as_str().to_owned());
+            if let Some(row) = find(&mut *tx, self.tenant_id, &known).await? {
+                return Ok((row.into(), Made::Existed));
+            }
+        }
+        Ok((insert(db, tx, self.tenant_id, self.change).await?, Made::Created))
+    }
+}
+
+/// Changes an application.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub application: Reference<ApplicationId>,
+    /// What changes.
+    pub change: Change,
+    /// Make it if there is none (PUT); the reference is then not stored as its uid.
+    pub or_create: bool,
+}
+
+impl Effect for Update {
+    type Output = (Application, Made);
+
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
+        let id = match lock(&mut *tx, self.tenant_id, &self.application).await {
+            Ok(id) => id,
+            Err(Error::NotFound(_)) if self.or_create => {
+                return Ok((insert(db, tx, self.tenant_id, self.change).await?, Made::Created));
+            }
+            Err(error) => return Err(error),
+        };
+        let Change { uid, name, throttle_rate, metadata } = self.change;
+        let written = sqlx::query_as!(
+            Row,
+            r#"update application set
+                 uid = case when $2 then $3 else uid end,
+                 name = coalesce($4, name),
+                 throttle_rate = case when $5 then $6 else throttle_rate end,
+                 metadata = coalesce($7, metadata),
+                 version = version + 1, updated_at = now()
+               where id = $1
+               returning id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at"#,
+            Uuid::from(id),
+            uid.is_some(),
+            uid.flatten().map(|uid| uid.to_string()),
+            name,
+            throttle_rate.is_some(),
+            throttle_rate.flatten().map(i32::from),
+            metadata.map(Json) as _,
+        )
+        .fetch_one(&mut *tx)
+        .await;
+        Ok((on_constraint(written, "application_uid", Conflict::ApplicationUid)?.into(), Made::Existed))
+    }
+}
+
+/// Deletes an application; what it still owes ends as canceled. Its uid may be used again.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub application: Reference<ApplicationId>,
+}
+
+impl Effect for Delete {
+    type Output = ();
+
+    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
+        let id = lock(&mut *tx, self.tenant_id, &self.application).await?;
+        sqlx::query!("update application set deleted_at = now(), version = version + 1 where id = $1", Uuid::from(id)).execute(tx).await?;
+        Ok(())
+    }
+}
+
+/// One application.
+pub async fn get(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Application> {
+    Ok(find(&mut *db.pool().acquire().await?, tenant_id, application).await?.ok_or(Error::NotFound(WHAT))?.into())
+}
+
+/// The id of an application whether it is deleted or not, so that a saved outcome under it can still be replayed.
+pub async fn id_even_if_deleted(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Option<ApplicationId>> {
+    let id = sqlx::query_scalar!(
+        "select id from application where tenant_id = $1 and (id = $2 or uid = $3) order by deleted_at is not null, id desc limit 1",
+        Uuid::from(tenant_id),
+        application.id(),
+        application.uid(),
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(id.map(ApplicationId::from))
+}
+
+/// The tenant's applications by id.
+pub async fn list(db: &Db, tenant_id: TenantId, page: &PageRequest<ApplicationId>) -> Result<Page<Application>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at
+             from application where tenant_id = $1 and deleted_at is null
+              and ($2::uuid is null or case when $3 then id > $2 else id < $2 end)
+            order by case when $3 then id end, case when not $3 then id end desc limit $4"#,
+        Uuid::from(tenant_id),
+        page.cursor.map(Uuid::from),
+        page.scans_up(),
+        page.rows(),
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(page.page(rows.into_iter().map(Application::from).collect()))
+}
+
+/// The id of a live application of this tenant, shared-locked by nobody: for reads that only need to know whose it is.
+pub(crate) async fn resolve(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<ApplicationId> {
+    let id = sqlx::query_scalar!(
+        "select id from application where tenant_id = $1 and (id = $2 or uid = $3) and deleted_at is null",
+        Uuid::from(tenant_id),
+        application.id(),
+        application.uid(),
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    id.map(ApplicationId::from).ok_or(Error::NotFound(WHAT))
+}
+
+/// Locks a live application for a write to it or to its endpoints, so that versions grow in commit order.
+pub(crate) async fn lock(tx: &mut PgConnection, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<ApplicationId> {
+    let id = sqlx::query_scalar!(
+        "select id from application where tenant_id = $1 and (id = $2 or uid = $3) and deleted_at is null for update",
+        Uuid::from(tenant_id),
+        application.id(),
+        application.uid(),
+    )
+    .fetch_optional(tx)
+    .await?;
+    id.map(ApplicationId::from).ok_or(Error::NotFound(WHAT))
+}
+
+/// Makes every cached copy of the application's endpoints stale. The application must be locked.
+pub(crate) async fn bump(tx: &mut PgConnection, id: ApplicationId) -> Result<()> {
+    sqlx::query!("update application set version = version + 1 where id = $1", Uuid::from(id)).execute(tx).await?;
+    Ok(())
+}
+
+async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, change: Change) -> Result<Application> {
+    let inserted = sqlx::query_as!(
+        Row,
+        r#"insert into application (id, tenant_id, uid, name, throttle_rate, metadata) values ($1, $2, $3, $4, $5, $6)
+           returning id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at"#,
+        db.new_id(),
+        Uuid::from(tenant_id),
+        change.uid.flatten().map(|uid| uid.to_string()),
+        change.name.unwrap_or_default(),
+        change.throttle_rate.flatten().map(i32::from),
+        Json(change.metadata.unwrap_or_default()) as _,
+    )
+    .fetch_one(tx)
+    .await;
+    Ok(on_constraint(inserted, "application_uid", Conflict::ApplicationUid)?.into())
+}
+
+pub(crate) async fn find(
+    connection: &mut PgConnection,
+    tenant_id: TenantId,
+    application: &Reference<ApplicationId>,
+) -> Result<Option<Row>> {
+    Ok(sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at
+             from application where tenant_id = $1 and (id = $2 or uid = $3) and deleted_at is null"#,
+        Uuid::from(tenant_id),
+        application.id(),
+        application.uid(),
+    )
+    .fetch_optional(connection)
+    .await?)
+}
+
+/// An application as its table holds it.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) id: Uuid,
+    pub(crate) tenant_id: Uuid,
+    pub(crate) uid: Option<String>,
+    pub(crate) name: String,
+    pub(crate) throttle_rate: Option<i32>,
+    pub(crate) metadata: Json<Metadata>,
+    pub(crate) version: i64,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
+}
+
+impl From<Row> for Application {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id.into(),
+            tenant_id: row.tenant_id.into(),
+            uid: row.uid.map(Uid::stored),
+            name: row.name,
+            throttle_rate: row.throttle_rate.and_then(|rate| u16::try_from(rate).ok()),
+            metadata: row.metadata.0,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}

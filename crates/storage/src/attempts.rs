@@ -1,0 +1,164 @@
+//! Recorded attempts, for reading; [`crate::committer`] and [`crate::queue`] write them.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::{
+    delivery::{Attempt, Outcome, Trigger},
+    id::{self, ApplicationId, AttemptId, EndpointId, Id, MessageId, TenantId},
+};
+use sqlx::types::Uuid;
+
+use crate::{
+    Db, Error, Result,
+    applications::Reference,
+    endpoints::{self, Address},
+    messages,
+    page::{Page, PageRequest},
+};
+
+/// Which attempts a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only with one of these outcomes.
+    pub outcomes: Option<Vec<Outcome>>,
+    /// Only with a status code in this hundred (0, 100, … 500).
+    pub status_code_class: Option<u16>,
+    /// Only of messages in this channel.
+    pub channel: Option<String>,
+    /// Only of messages of these event types.
+    pub event_types: Option<Vec<String>>,
+    /// Only those made before.
+    pub before: Option<DateTime<Utc>>,
+    /// Only those made after.
+    pub after: Option<DateTime<Utc>>,
+}
+
+/// Attempts to one endpoint, by id.
+pub async fn list_by_endpoint(db: &Db, address: &Address, filter: &Filter, page: &PageRequest<AttemptId>) -> Result<Page<Attempt>> {
+    let endpoint = endpoints::get(db, address).await?;
+    list(db, endpoint.application_id, None, Some(endpoint.id), filter, page).await
+}
+
+/// Attempts to deliver one message, by id; only to `endpoint` if given.
+pub async fn list_by_message(
+    db: &Db,
+    tenant_id: TenantId,
+    application: &Reference<ApplicationId>,
+    message: &Reference<MessageId>,
+    endpoint: Option<&Reference<EndpointId>>,
+    filter: &Filter,
+    page: &PageRequest<AttemptId>,
+) -> Result<Page<Attempt>> {
+    let message = messages::get(db, tenant_id, application, message).await?;
+    let endpoint_id = match endpoint {
+        Some(endpoint) => {
+            let address = Address { tenant_id, application: application.clone(), endpoint: endpoint.clone() };
+            Some(endpoints::get(db, &address).await?.id)
+        }
+        None => None,
+    };
+    list(db, message.application_id, Some(message.id), endpoint_id, filter, page).await
+}
+
+/// One attempt of one message.
+pub async fn get(
+    db: &Db,
+    tenant_id: TenantId,
+    application: &Reference<ApplicationId>,
+    message: &Reference<MessageId>,
+    attempt: AttemptId,
+) -> Result<Attempt> {
+    let message = messages::get(db, tenant_id, application, message).await?;
+    let row = sqlx::query_as!(
+        Row,
+        "select id, message_id, endpoint_id, run, number, application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at
+           from attempt where id = $1 and message_id = $2",
+        Uuid::from(attempt),
+        Uuid::from(message.id),
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(row.ok_or(Error::NotFound("attempt"))?.into())
+}
+
+async fn list(
+    db: &Db,
+    application_id: ApplicationId,
+    message_id: Option<MessageId>,
+    endpoint_id: Option<EndpointId>,
+    filter: &Filter,
+    page: &PageRequest<AttemptId>,
+) -> Result<Page<Attempt>> {
+    let outcomes: Option<Vec<i16>> = filter.outcomes.as_ref().map(|outcomes| outcomes.iter().map(|outcome| outcome.code()).collect());
+    let rows = sqlx::query_as!(
+        Row,
+        "select a.id, a.message_id, a.endpoint_id, run, number, a.application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at
+           from attempt a where a.application_id = $1
+            and ($2::uuid is null or a.message_id = $2)
+            and ($3::uuid is null or a.endpoint_id = $3)
+            and ($4::uuid is null or case when $5 then a.id > $4 else a.id < $4 end)
+            and ($7::smallint[] is null or outcome = any ($7))
+            and ($8::smallint is null or status_code / 100 * 100 = $8)
+            and ($9::uuid is null or a.id < $9)
+            and ($10::uuid is null or a.id >= $10)
+            and (($11::text is null and $12::text[] is null) or exists (
+                select from message m where m.id = a.message_id
+                   and ($11::text is null or $11 = any (m.channels)) and ($12::text[] is null or m.event_type = any ($12))))
+          order by case when $5 then a.id end, case when not $5 then a.id end desc limit $6",
+        Uuid::from(application_id),
+        message_id.map(Uuid::from),
+        endpoint_id.map(Uuid::from),
+        page.cursor.map(Uuid::from),
+        page.scans_up(),
+        page.rows(),
+        outcomes as _,
+        filter.status_code_class.and_then(|class| i16::try_from(class).ok()),
+        filter.before.map(id::floor),
+        filter.after.map(id::floor),
+        filter.channel,
+        filter.event_types as _,
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(page.page(rows.into_iter().map(Attempt::from).collect()))
+}
+
+/// An attempt as its table holds it.
+struct Row {
+    id: Uuid,
+    message_id: Uuid,
+    endpoint_id: Uuid,
+    run: i32,
+    number: i16,
+    application_id: Uuid,
+    trigger: i16,
+    outcome: i16,
+    status_code: i16,
+    duration_ms: i32,
+    url: String,
+    response: Vec<u8>,
+    next_attempt_at: Option<DateTime<Utc>>,
+}
+
+impl From<Row> for Attempt {
+    fn from(row: Row) -> Self {
+        let id = AttemptId::from(row.id);
+        Self {
+            id,
+            message_id: row.message_id.into(),
+            application_id: row.application_id.into(),
+            endpoint_id: row.endpoint_id.into(),
+            url: row.url,
+            run: row.run,
+            number: row.number,
+            trigger: Trigger::from_code(row.trigger),
+            outcome: Outcome::from_code(row.outcome),
+            status_code: u16::try_from(row.status_code).unwrap_or(0),
+            response: row.response.into(),
+            duration: Duration::from_millis(u64::try_from(row.duration_ms).unwrap_or(0)),
+            next_attempt_at: row.next_attempt_at,
+            created_at: id.created_at(),
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The committer's connection: how it is made again, and what an error on it means for a batch.
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection, types::Uuid};
+
+use crate::Db;
+
+/// How long to wait between tries to connect.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// The advisory name-space of sessions, beside those of keys ([`crate::idempotency::lock_id`]).
+const SESSION_LOCK: u8 = 4;
+
+/// A connection that never runs anything but the hot path.
+#[derive(Debug)]
+pub(super) struct Link {
+    connection: PgConnection,
+    /// Held by the session for as long as its server process lives.
+    lock: Uuid,
+}
+
+/// What an error means for the batch that met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The connection broke: the batch may have been committed.
+    Lost,
+    /// A partition is missing; nothing was written.
+    MissingPartition,
+    /// Something in the batch cannot be stored; nothing was written.
+    BadData,
+    /// Not now; nothing was written.
+    NotNow,
+}
+
+impl Trouble {
+    pub(super) fn of(error: &sqlx::Error) -> Self {
+        let sqlx::Error::Database(database) = error else {
+            // An error of our own making (encoding) is the data's; all others are the connection's.
+            return if matches!(error, sqlx::Error::Encode(_)) { Self::BadData } else { Self::Lost };
+        };
+        match database.code().as_deref().unwrap_or_default() {
+            "23514" => Self::MissingPartition,
+            "57P01" | "57P02" | "57P03" | "57P05" => Self::Lost,
+            code => match code.get(..2) {
+                Some("08") => Self::Lost,
+                Some("22" | "23" | "54") => Self::BadData,
+                _ => Self::NotNow,
+            },
+        }
+    }
+}
+
+impl Link {
+    /// Connects, however long it takes. If the connection takes the place of a broken one, it returns only when the server
+    /// has ended the old session: what that had sent is then committed or gone for good.
+    pub(super) async fn connect(db: &Db, broken: Option<Link>) -> Self {
+        let broken = broken.map(|link| link.lock);
+        loop {
+            match Self::try_connect(db, broken).await {
+                Ok(link) => return link,
+                Err(error) => {
+                    tracing::debug!(%error, "the committer cannot connect");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    /// Connects, or says why not.
+    pub(super) async fn try_connect(db: &Db, broken: Option<Uuid>) -> Result<Self, sqlx::Error> {
+        let lock = Uuid::from_u128(rand::random());
+        let mut connection = db.connect_apart(&name(lock)).await?;
+        if let Some(broken) = broken {
+            sqlx::query!(
+                "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1 and datname = current_database()",
+                name(broken)
+            )
+            .fetch_all(&mut connection)
+            .await?;
+            sqlx::query!("select pg_advisory_lock($1)", session_lock(broken)).execute(&mut connection).await?;
+            sqlx::query!("select pg_advisory_unlock($1)", session_lock(broken)).fetch_one(&mut connection).await?;
+        }
+        sqlx::query!("select pg_advisory_lock($1)", session_lock(lock)).execute(&mut connection).await?;
+        Ok(Self { connection, lock })
+    }
+
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+
+    pub(super) async fn close(self) {
+        self.connection.close().await.ok();
+    }
+}
+
+fn name(lock: Uuid) -> String {
+    format!("posthaste-committer-{}", lock.simple())
+}
+
+fn session_lock(lock: Uuid) -> i64 {
+    crate::idempotency::lock_id(SESSION_LOCK, lock)
+}

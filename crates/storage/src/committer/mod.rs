@@ -1,0 +1,346 @@
+//! The one writer of the hot path: new messages and finished sends, one statement and one fsync per batch.
+//!
+//! [`Publisher`] and [`Completer`] are the two ways in; one task per process ([`writer`]) takes whatever both hold, without
+//! waiting for more, and runs one statement ([`batch`]) on a connection of its own ([`link`]). Callers learn the outcome
+//! after the commit, and what is to be sent now is handed over after the commit too.
+
+mod batch;
+mod link;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use domain::{
+    delivery::{Next, Outcome},
+    id::{ApplicationId, AttemptId, Id, MessageId},
+    idempotency::{payload_digest, scope_hash},
+    message::Message,
+};
+use parking_lot::Mutex;
+use sqlx::types::Uuid;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    Db, Error, Result,
+    applications::Reference,
+    directory::Subscribers,
+    hand_off::{HandOff, Job},
+    idempotency::Claim,
+    messages,
+};
+
+/// How many new messages may wait for the writer; more are refused.
+const WAITING: usize = 4096;
+/// How many bytes of payload may wait for the writer; more are refused.
+const WAITING_BYTES: usize = 256 << 20;
+/// How long a publisher waits for its outcome. After that it is told that the database is unavailable, and a repeat under
+/// the same key finds out what happened.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a publisher that may wait for another one's end looks again.
+const WAIT_STEP: Duration = Duration::from_millis(25);
+
+/// A message to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// For which customer, and who may be owed it.
+    pub subscribers: Arc<Subscribers>,
+    /// How the request named the customer: stale subscribers are looked up by it again.
+    pub application: Reference<ApplicationId>,
+    /// What happened.
+    pub event_type: String,
+    /// The publisher's name for it, unique in the application.
+    pub event_id: Option<String>,
+    /// Where it belongs.
+    pub channels: Vec<String>,
+    /// The key that dedupes messages.
+    pub message_key: Option<String>,
+    /// The publisher's exact bytes.
+    pub payload: Bytes,
+    /// What they are.
+    pub content_type: String,
+    /// The request's idempotency key.
+    pub claim: Option<Claim>,
+}
+
+/// What became of a [`NewMessage`].
+#[derive(Clone, Debug)]
+pub enum Published {
+    /// It is stored, and so is everything that it owes.
+    Accepted {
+        /// As stored.
+        message: Box<Message>,
+        /// Whether this is the outcome of an earlier request with the same key.
+        is_replay: bool,
+    },
+    /// Its event id is taken, by this message.
+    EventIdTaken {
+        /// The holder.
+        by: MessageId,
+        /// Whether this is the outcome of an earlier request with the same key.
+        is_replay: bool,
+    },
+}
+
+/// What a send brought.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How the attempt ended.
+    pub outcome: Outcome,
+    /// The status code; 0 for none.
+    pub status_code: u16,
+    /// The response, or our words on why there is none.
+    pub response: Bytes,
+    /// How long it took.
+    pub duration: Duration,
+    /// The URL that was called.
+    pub url: String,
+    /// What follows.
+    pub next: Next,
+}
+
+/// How the committer works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// For how long a handed-over delivery is leased; it must outlast a send.
+    pub lease: Duration,
+    /// Where fresh deliveries go; without one they wait in the queue for whoever claims them.
+    pub hand_off: Option<HandOff>,
+}
+
+/// The running committer.
+#[derive(Debug)]
+pub struct Committer {
+    /// The way in for new messages.
+    pub publisher: Publisher,
+    /// The way back for finished sends.
+    pub completer: Completer,
+    stop: watch::Sender<bool>,
+    writer: JoinHandle<()>,
+}
+
+impl Committer {
+    /// Writes what is waiting, then ends. New messages are refused from now on.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        drop((self.publisher, self.completer));
+        if self.writer.await.is_err() {
+            tracing::error!("the committer ended in a panic");
+        }
+    }
+}
+
+/// Starts the committer. It runs until [`Committer::stop`].
+pub fn start(db: &Db, options: Options) -> Committer {
+    let (new, waiting) = mpsc::channel(WAITING);
+    let (done, finished) = mpsc::unbounded_channel();
+    let (stop, stopped) = watch::channel(false);
+    let shared =
+        Shared { db: db.clone(), new: new.downgrade(), room: Arc::new(Semaphore::new(WAITING_BYTES)), in_flight: InFlight::default() };
+    let publisher = Publisher { shared: Arc::new(shared), new };
+    let completer = Completer { db: db.clone(), done };
+    let writer = writer::Writer::new(db, options, Arc::clone(&publisher.shared), waiting, finished, stopped);
+    Committer { publisher, completer, stop, writer: tokio::spawn(writer.run()) }
+}
+
+/// What publishers and the writer share.
+#[derive(Debug)]
+struct Shared {
+    db: Db,
+    new: mpsc::WeakSender<Pending>,
+    room: Arc<Semaphore>,
+    in_flight: InFlight,
+}
+
+/// The way in for new messages.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    new: mpsc::Sender<Pending>,
+}
+
+impl Publisher {
+    /// Accepts a message: returns once the message, its deliveries and its idempotency record are committed together.
+    /// A caller that goes away changes nothing.
+    pub async fn publish(&self, new: NewMessage) -> Result<Published> {
+        let wait = new.claim.map_or(Duration::ZERO, |claim| claim.policy.wait);
+        let deadline = Instant::now() + wait;
+        loop {
+            match self.submit(new.clone()).await {
+                Err(Error::KeyInProgress) if Instant::now() < deadline => tokio::time::sleep(WAIT_STEP).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn submit(&self, new: NewMessage) -> Result<Published> {
+        let shared = &self.shared;
+        if shared.db.inner.is_down.load(Ordering::Relaxed) {
+            return Err(Error::Unavailable(None));
+        }
+        let key = new.claim.map(|claim| InFlight::enter(shared, &claim)).transpose()?;
+        let size = u32::try_from(new.payload.len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&shared.room).try_acquire_many_owned(size).map_err(|_| Error::Overloaded)?;
+        let (reply, outcome) = oneshot::channel();
+        let pending = Pending::new(shared.db.new_id().into(), new, reply, key, room);
+        self.new.try_send(pending).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => Error::Unavailable(None),
+        })?;
+        let settled = tokio::time::timeout(PATIENCE, outcome).await;
+        match settled.map_err(|_| Error::Unavailable(None))?.map_err(|_| Error::Unavailable(None))?? {
+            Settled::Published(published) => Ok(published),
+            Settled::ReplayOf(id) => {
+                let message = messages::by_id(&shared.db, id).await?.ok_or(Error::NotFound("message"))?;
+                Ok(Published::Accepted { message: Box::new(message), is_replay: true })
+            }
+        }
+    }
+}
+
+/// The way back for finished sends.
+#[derive(Clone, Debug)]
+pub struct Completer {
+    db: Db,
+    done: mpsc::UnboundedSender<Finish>,
+}
+
+impl Completer {
+    /// Records what a send brought, if the job's lease is still live; never blocks and never loses it while the process
+    /// lives.
+    pub fn complete(&self, job: Job, report: Report) {
+        self.send(job, Some(report));
+    }
+
+    /// Hands a job back unsent: it is due at once, for whoever claims it.
+    pub fn release(&self, job: Job) {
+        self.send(job, None);
+    }
+
+    fn send(&self, mut job: Job, report: Option<Report>) {
+        // The send has ended: its place and its payload are free, whenever the result is written.
+        job.slot = None;
+        job.payload = None;
+        let finish = Finish { attempt_id: self.db.new_id().into(), job: Box::new(job), report };
+        if self.done.send(finish).is_err() {
+            tracing::error!("a send ended after the committer: its lease will run out and show it as unknown");
+        }
+    }
+}
+
+/// A new message on its way to the writer.
+struct Pending {
+    id: MessageId,
+    new: NewMessage,
+    /// The names that it must have to itself in a batch, and under locks in the database.
+    event_id_hash: Option<Uuid>,
+    message_key_hash: Option<Uuid>,
+    digest: Uuid,
+    reply: oneshot::Sender<Result<Settled>>,
+    since: Instant,
+    _key: Option<KeyInFlight>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pending({})", self.id)
+    }
+}
+
+impl Pending {
+    fn new(
+        id: MessageId,
+        new: NewMessage,
+        reply: oneshot::Sender<Result<Settled>>,
+        key: Option<KeyInFlight>,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
+        let scope = new.subscribers.application.id.into();
+        let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(messages::EVENT_ID, scope, text));
+        let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(messages::MESSAGE_KEY, scope, text));
+        let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
+        Self { id, new, event_id_hash, message_key_hash, digest, reply, since: Instant::now(), _key: key, _room: room }
+    }
+
+    /// The message as it is stored.
+    fn message(&self, duplicate_of: Option<MessageId>, payload_mismatch: bool) -> Message {
+        let application = &self.new.subscribers.application;
+        Message {
+            id: self.id,
+            tenant_id: application.tenant_id,
+            application_id: application.id,
+            event_type: self.new.event_type.clone(),
+            event_id: self.new.event_id.clone(),
+            channels: self.new.channels.clone(),
+            payload: Some(self.new.payload.clone()),
+            content_type: self.new.content_type.clone(),
+            message_key: self.new.message_key.clone(),
+            duplicate_of,
+            payload_mismatch,
+            created_at: self.id.created_at(),
+        }
+    }
+
+    fn settle(self, outcome: Result<Settled>) {
+        // A publisher that has gone away changes nothing.
+        self.reply.send(outcome).ok();
+    }
+}
+
+/// What the writer tells a publisher.
+#[derive(Debug)]
+enum Settled {
+    Published(Published),
+    /// The outcome of an earlier request with the same key: this message.
+    ReplayOf(MessageId),
+}
+
+/// A finished send on its way to the writer; without a report, a job handed back unsent.
+#[derive(Debug)]
+struct Finish {
+    attempt_id: AttemptId,
+    job: Box<Job>,
+    report: Option<Report>,
+}
+
+/// The keys whose requests this process is executing: repeats are answered without a database call, and no batch holds one
+/// key twice (its lock would not tell them apart).
+#[derive(Debug, Default)]
+struct InFlight(Mutex<HashMap<Uuid, Uuid>>);
+
+impl InFlight {
+    fn enter(shared: &Arc<Shared>, claim: &Claim) -> Result<KeyInFlight> {
+        let mut keys = shared.in_flight.0.lock();
+        match keys.get(&claim.scope) {
+            None => {
+                keys.insert(claim.scope, claim.fingerprint);
+                Ok(KeyInFlight { shared: Arc::clone(shared), scope: claim.scope })
+            }
+            Some(fingerprint) if *fingerprint == claim.fingerprint => Err(Error::KeyInProgress),
+            Some(_) => Err(Error::KeyReused),
+        }
+    }
+}
+
+/// Holds a key until its request is settled.
+struct KeyInFlight {
+    shared: Arc<Shared>,
+    scope: Uuid,
+}
+
+impl Drop for KeyInFlight {
+    fn drop(&mut self) {
+        self.shared.in_flight.0.lock().remove(&self.scope);
+    }
+}

@@ -1,0 +1,354 @@
+//! Endpoints with their secrets and headers, which are sealed at rest.
+
+mod secrets;
+
+use chrono::{DateTime, Utc};
+use domain::filter::Filter;
+use domain::{
+    application::{Metadata, Uid},
+    endpoint::{Endpoint, EndpointUrl, Headers},
+    id::{ApplicationId, EndpointId, TenantId},
+    signing::Secret,
+};
+use sqlx::{
+    PgConnection,
+    types::{Json, Uuid},
+};
+
+use crate::{
+    Conflict, Db, Error, Result,
+    applications::{self, Made, Reference},
+    error::on_constraint,
+    event_types,
+    idempotency::Effect,
+    page::{Page, PageRequest},
+};
+
+pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, headers, secret};
+pub(crate) use secrets::{SecretRow, open_headers, open_secret};
+use secrets::{write_headers, write_secret};
+
+/// What a look-up that finds nothing says.
+const WHAT: &str = "endpoint";
+
+/// What is to change of an endpoint: absent fields stay as they are. For a new one, absent fields take their defaults.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// The tenant's name for it.
+    pub uid: Option<Option<Uid>>,
+    /// Where its webhooks go; required for a new one.
+    pub url: Option<EndpointUrl>,
+    /// For people.
+    pub description: Option<String>,
+    /// A number of the tenant's choosing; 1 if absent.
+    pub version: Option<i32>,
+    /// Messages a second.
+    pub throttle_rate: Option<Option<u16>>,
+    /// Switched off.
+    pub is_disabled: Option<bool>,
+    /// Only these event types.
+    pub event_types: Option<Option<Vec<String>>>,
+    /// Only these channels.
+    pub channels: Option<Option<Vec<String>>>,
+    /// The tenant's notes.
+    pub metadata: Option<Metadata>,
+}
+
+/// Creates an endpoint.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// For whom.
+    pub tenant_id: TenantId,
+    /// For which customer.
+    pub application: Reference<ApplicationId>,
+    /// What it is to be; `url` must be there.
+    pub change: Change,
+    /// Its signing secret; a random one if absent.
+    pub secret: Option<Secret>,
+    /// Custom headers, checked.
+    pub headers: Headers,
+}
+
+impl Effect for Create {
+    type Output = Endpoint;
+
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Endpoint> {
+        let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
+        let endpoint = insert(db, &mut *tx, self.tenant_id, application_id, self.change, self.secret).await?;
+        if !self.headers.is_empty() {
+            write_headers(db, &mut *tx, endpoint.id, &self.headers).await?;
+        }
+        applications::bump(tx, application_id).await?;
+        Ok(endpoint)
+    }
+}
+
+/// Which endpoint of which application of which tenant.
+#[derive(Clone, Debug)]
+pub struct Address {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which customer's.
+    pub application: Reference<ApplicationId>,
+    /// Which.
+    pub endpoint: Reference<EndpointId>,
+}
+
+/// Changes an endpoint.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// Which.
+    pub address: Address,
+    /// What changes.
+    pub change: Change,
+    /// Make it if there is none (PUT); the reference is then not stored as its uid.
+    pub or_create: bool,
+}
+
+impl Effect for Update {
+    type Output = (Endpoint, Made);
+
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
+        let Self { address, change, or_create } = self;
+        let application_id = applications::lock(&mut *tx, address.tenant_id, &address.application).await?;
+        let id = find(&mut *tx, application_id, &address.endpoint).await?.map(|row| row.id);
+        let (endpoint, made) = match id {
+            Some(id) => (update(&mut *tx, address.tenant_id, id, change).await?, Made::Existed),
+            None if or_create => (insert(db, &mut *tx, address.tenant_id, application_id, change, None).await?, Made::Created),
+            None => return Err(Error::NotFound(WHAT)),
+        };
+        applications::bump(tx, application_id).await?;
+        Ok((endpoint, made))
+    }
+}
+
+/// Deletes an endpoint; what is still owed to it ends as canceled.
+#[derive(Clone, Debug)]
+pub struct Delete(pub Address);
+
+impl Effect for Delete {
+    type Output = ();
+
+    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
+        let (application_id, endpoint_id) = lock(&mut *tx, &self.0).await?;
+        sqlx::query!("update endpoint set deleted_at = now() where id = $1", Uuid::from(endpoint_id)).execute(&mut *tx).await?;
+        applications::bump(tx, application_id).await
+    }
+}
+
+/// One endpoint.
+pub async fn get(db: &Db, address: &Address) -> Result<Endpoint> {
+    let application_id = applications::resolve(db, address.tenant_id, &address.application).await?;
+    Ok(find(&mut *db.pool().acquire().await?, application_id, &address.endpoint).await?.ok_or(Error::NotFound(WHAT))?.into())
+}
+
+/// The application's endpoints by id.
+pub async fn list(
+    db: &Db,
+    tenant_id: TenantId,
+    application: &Reference<ApplicationId>,
+    page: &PageRequest<EndpointId>,
+) -> Result<Page<Endpoint>> {
+    let application_id = applications::resolve(db, tenant_id, application).await?;
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                  metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
+             from endpoint where application_id = $1 and deleted_at is null
+              and ($2::uuid is null or case when $3 then id > $2 else id < $2 end)
+            order by case when $3 then id end, case when not $3 then id end desc limit $4"#,
+        Uuid::from(application_id),
+        page.cursor.map(Uuid::from),
+        page.scans_up(),
+        page.rows(),
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(page.page(rows.into_iter().map(Endpoint::from).collect()))
+}
+
+/// Switches an endpoint off because its receiver said so (410); a repeat changes nothing.
+pub async fn disable(db: &Db, endpoint_id: EndpointId) -> Result<()> {
+    let mut tx = db.pool().begin().await?;
+    let application_id = sqlx::query_scalar!(
+        "select a.id from application a join endpoint e on e.application_id = a.id where e.id = $1 and not e.is_disabled for update of a",
+        Uuid::from(endpoint_id),
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(application_id) = application_id else { return Ok(()) };
+    sqlx::query!("update endpoint set is_disabled = true, updated_at = now() where id = $1", Uuid::from(endpoint_id))
+        .execute(&mut *tx)
+        .await?;
+    applications::bump(&mut tx, application_id.into()).await?;
+    Ok(tx.commit().await?)
+}
+
+/// All live endpoints of an application, and their secrets, for the directory.
+pub(crate) async fn all(connection: &mut PgConnection, application_id: ApplicationId) -> Result<(Vec<Row>, Vec<SecretRow>)> {
+    let id = Uuid::from(application_id);
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                  metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
+             from endpoint where application_id = $1 and deleted_at is null order by id"#,
+        id,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let secrets = sqlx::query_as!(
+        SecretRow,
+        "select s.id, s.endpoint_id, s.secret, s.expires_at from endpoint_secret s join endpoint e on e.id = s.endpoint_id
+          where e.application_id = $1 and e.deleted_at is null and (s.expires_at is null or s.expires_at > now())
+          order by s.expires_at desc nulls first",
+        id,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok((rows, secrets))
+}
+
+/// Locks the application of a live endpoint, for a write to the endpoint.
+async fn lock(tx: &mut PgConnection, address: &Address) -> Result<(ApplicationId, EndpointId)> {
+    let application_id = applications::lock(&mut *tx, address.tenant_id, &address.application).await?;
+    let row = find(tx, application_id, &address.endpoint).await?.ok_or(Error::NotFound(WHAT))?;
+    Ok((application_id, row.id.into()))
+}
+
+pub(crate) async fn find(
+    connection: &mut PgConnection,
+    application_id: ApplicationId,
+    endpoint: &Reference<EndpointId>,
+) -> Result<Option<Row>> {
+    Ok(sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                  metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
+             from endpoint where application_id = $1 and (id = $2 or uid = $3) and deleted_at is null"#,
+        Uuid::from(application_id),
+        endpoint.id(),
+        endpoint.uid(),
+    )
+    .fetch_optional(connection)
+    .await?)
+}
+
+async fn check_event_types(tx: &mut PgConnection, tenant_id: TenantId, change: &Change) -> Result<()> {
+    let Some(Some(names)) = &change.event_types else { return Ok(()) };
+    let missing = event_types::missing(tx, tenant_id, names).await?;
+    if missing.is_empty() { Ok(()) } else { Err(Error::UnknownEventTypes(missing)) }
+}
+
+async fn insert(
+    db: &Db,
+    tx: &mut PgConnection,
+    tenant_id: TenantId,
+    application_id: ApplicationId,
+    change: Change,
+    secret: Option<Secret>,
+) -> Result<Endpoint> {
+    check_event_types(&mut *tx, tenant_id, &change).await?;
+    let url = change.url.ok_or(Error::NotFound("url"))?;
+    let inserted = sqlx::query_as!(
+        Row,
+        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, metadata)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                     metadata as "metadata: Json<Metadata>", headers, created_at, updated_at"#,
+        db.new_id(),
+        Uuid::from(tenant_id),
+        Uuid::from(application_id),
+        change.uid.flatten().map(|uid| uid.to_string()),
+        url.as_str(),
+        change.description.unwrap_or_default(),
+        change.version.unwrap_or(1),
+        change.throttle_rate.flatten().map(i32::from),
+        change.is_disabled.unwrap_or_default(),
+        change.event_types.flatten() as _,
+        change.channels.flatten() as _,
+        Json(change.metadata.unwrap_or_default()) as _,
+    )
+    .fetch_one(&mut *tx)
+    .await;
+    let row = on_constraint(inserted, "endpoint_uid", Conflict::EndpointUid)?;
+    write_secret(db, tx, row.id.into(), secret).await?;
+    Ok(row.into())
+}
+
+async fn update(tx: &mut PgConnection, tenant_id: TenantId, id: Uuid, change: Change) -> Result<Endpoint> {
+    check_event_types(&mut *tx, tenant_id, &change).await?;
+    let updated = sqlx::query_as!(
+        Row,
+        r#"update endpoint set
+             uid = case when $2 then $3 else uid end,
+             url = coalesce($4, url),
+             description = coalesce($5, description),
+             version = coalesce($6, version),
+             throttle_rate = case when $7 then $8 else throttle_rate end,
+             is_disabled = coalesce($9, is_disabled),
+             event_types = case when $10 then $11 else event_types end,
+             channels = case when $12 then $13 else channels end,
+             metadata = coalesce($14, metadata),
+             updated_at = now()
+           where id = $1
+           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                     metadata as "metadata: Json<Metadata>", headers, created_at, updated_at"#,
+        id,
+        change.uid.is_some(),
+        change.uid.flatten().map(|uid| uid.to_string()),
+        change.url.map(|url| url.to_string()),
+        change.description,
+        change.version,
+        change.throttle_rate.is_some(),
+        change.throttle_rate.flatten().map(i32::from),
+        change.is_disabled,
+        change.event_types.is_some(),
+        change.event_types.flatten() as _,
+        change.channels.is_some(),
+        change.channels.flatten() as _,
+        change.metadata.map(Json) as _,
+    )
+    .fetch_one(tx)
+    .await;
+    Ok(on_constraint(updated, "endpoint_uid", Conflict::EndpointUid)?.into())
+}
+
+/// An endpoint as its table holds it.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) id: Uuid,
+    tenant_id: Uuid,
+    application_id: Uuid,
+    uid: Option<String>,
+    url: String,
+    description: String,
+    version: i32,
+    throttle_rate: Option<i32>,
+    pub(crate) is_disabled: bool,
+    event_types: Option<Vec<String>>,
+    channels: Option<Vec<String>>,
+    metadata: Json<Metadata>,
+    pub(crate) headers: Option<Vec<u8>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<Row> for Endpoint {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id.into(),
+            tenant_id: row.tenant_id.into(),
+            application_id: row.application_id.into(),
+            uid: row.uid.map(Uid::stored),
+            url: EndpointUrl::stored(row.url),
+            description: row.description,
+            version: row.version,
+            throttle_rate: row.throttle_rate.and_then(|rate| u16::try_from(rate).ok()),
+            is_disabled: row.is_disabled,
+            filter: Filter { event_types: row.event_types, channels: row.channels },
+            metadata: row.metadata.0,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The sealed parts of an endpoint: its signing secrets and its custom headers.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use domain::{endpoint::Headers, id::EndpointId, signing::Secret};
+use rand::Rng;
+use sqlx::{PgConnection, types::Uuid};
+
+use super::{Address, get, lock};
+use crate::{Db, Error, Result, applications, idempotency::Effect};
+
+/// Bytes of a generated signing secret (Standard Webhooks recommends 24).
+const SECRET_BYTES: usize = 24;
+
+/// The most superseded secrets that may still be signing at one time.
+pub const MAX_OLD_SECRETS: i64 = 10;
+
+/// Replaces an endpoint's secret; the old one goes on signing beside it for the grace period.
+#[derive(Clone, Debug)]
+pub struct RotateSecret {
+    /// Which endpoint.
+    pub address: Address,
+    /// The new secret; a random one if absent.
+    pub secret: Option<Secret>,
+    /// For how long the old one still signs.
+    pub grace: Duration,
+}
+
+impl Effect for RotateSecret {
+    type Output = ();
+
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<()> {
+        let (application_id, endpoint_id) = lock(&mut *tx, &self.address).await?;
+        let id = Uuid::from(endpoint_id);
+        sqlx::query!("delete from endpoint_secret where endpoint_id = $1 and expires_at <= now()", id).execute(&mut *tx).await?;
+        let old = sqlx::query_scalar!(
+            r#"select count(*) as "count!" from endpoint_secret where endpoint_id = $1 and expires_at is not null"#,
+            id
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if old >= MAX_OLD_SECRETS && !self.grace.is_zero() {
+            return Err(Error::LimitReached(
+                "this endpoint has too many superseded secrets that still sign: wait for one to expire, or rotate without a grace period",
+            ));
+        }
+        if self.grace.is_zero() {
+            sqlx::query!("delete from endpoint_secret where endpoint_id = $1 and expires_at is null", id).execute(&mut *tx).await?;
+        } else {
+            let seconds = self.grace.as_secs_f64();
+            sqlx::query!(
+                "update endpoint_secret set expires_at = now() + make_interval(secs => $2) where endpoint_id = $1 and expires_at is null",
+                id,
+                seconds
+            )
+            .execute(&mut *tx)
+            .await?;
+        }
+        write_secret(db, &mut *tx, endpoint_id, self.secret).await?;
+        applications::bump(tx, application_id).await
+    }
+}
+
+/// Replaces or edits an endpoint's custom headers.
+#[derive(Clone, Debug)]
+pub struct SetHeaders {
+    /// Which endpoint.
+    pub address: Address,
+    /// Name to new value; `None` removes the header. Checked.
+    pub headers: Vec<(String, Option<String>)>,
+    /// Drop all that are not named (PUT).
+    pub replace: bool,
+}
+
+impl Effect for SetHeaders {
+    type Output = ();
+
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<()> {
+        let (application_id, endpoint_id) = lock(&mut *tx, &self.address).await?;
+        let mut headers = if self.replace { Headers::new() } else { read_headers(db, &mut *tx, endpoint_id).await? };
+        for (name, value) in self.headers {
+            headers.retain(|known, _| !known.eq_ignore_ascii_case(&name));
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+        write_headers(db, &mut *tx, endpoint_id, &headers).await?;
+        applications::bump(tx, application_id).await
+    }
+}
+
+/// The current signing secret.
+pub async fn secret(db: &Db, address: &Address) -> Result<Secret> {
+    let id = Uuid::from(get(db, address).await?.id);
+    let row = sqlx::query!("select id, secret from endpoint_secret where endpoint_id = $1 and expires_at is null", id)
+        .fetch_optional(db.pool())
+        .await?
+        .ok_or(Error::NotFound("secret"))?;
+    open_secret(db, row.id, &row.secret)
+}
+
+/// The custom headers.
+pub async fn headers(db: &Db, address: &Address) -> Result<Headers> {
+    let id = get(db, address).await?.id;
+    read_headers(db, &mut *db.pool().acquire().await?, id).await
+}
+
+pub(super) async fn write_secret(db: &Db, tx: &mut PgConnection, endpoint_id: EndpointId, secret: Option<Secret>) -> Result<()> {
+    let secret = secret.unwrap_or_else(|| {
+        let mut bytes = vec![0; SECRET_BYTES];
+        rand::rng().fill_bytes(&mut bytes);
+        Secret::symmetric(bytes)
+    });
+    let id = db.new_id();
+    let sealed = db.inner.sealer.seal(id, secret.expose().as_bytes());
+    sqlx::query!("insert into endpoint_secret (id, endpoint_id, secret) values ($1, $2, $3)", id, Uuid::from(endpoint_id), sealed)
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+pub(crate) fn open_secret(db: &Db, id: Uuid, sealed: &[u8]) -> Result<Secret> {
+    let text = String::from_utf8(db.inner.sealer.open(id, sealed)?).map_err(|_| Error::Sealed)?;
+    Secret::parse(&text).map_err(|_| Error::Sealed)
+}
+
+pub(super) async fn write_headers(db: &Db, tx: &mut PgConnection, endpoint_id: EndpointId, headers: &Headers) -> Result<()> {
+    let id = Uuid::from(endpoint_id);
+    let json = serde_json::to_vec(headers).expect("text to text is JSON");
+    let sealed = db.inner.sealer.seal(id, &json);
+    sqlx::query!("update endpoint set headers = $2, updated_at = now() where id = $1", id, sealed).execute(tx).await?;
+    Ok(())
+}
+
+async fn read_headers(db: &Db, connection: &mut PgConnection, endpoint_id: EndpointId) -> Result<Headers> {
+    let id = Uuid::from(endpoint_id);
+    let sealed = sqlx::query_scalar!("select headers from endpoint where id = $1", id).fetch_one(connection).await?;
+    open_headers(db, id, sealed.as_deref())
+}
+
+pub(crate) fn open_headers(db: &Db, id: Uuid, sealed: Option<&[u8]>) -> Result<Headers> {
+    let Some(sealed) = sealed else { return Ok(Headers::new()) };
+    serde_json::from_slice(&db.inner.sealer.open(id, sealed)?).map_err(|_| Error::Sealed)
+}
+
+/// A signing secret as its table holds it.
+#[derive(Debug)]
+pub(crate) struct SecretRow {
+    pub(crate) id: Uuid,
+    pub(crate) endpoint_id: Uuid,
+    pub(crate) secret: Vec<u8>,
+    pub(crate) expires_at: Option<DateTime<Utc>>,
+}

@@ -1,0 +1,31 @@
+//! Everything Postgres: the only crate that writes SQL.
+//!
+//! Reading order:
+//! [`committer`] the one writer of the hot path: new messages in, results back · [`hand_off`] jobs that need no claim ·
+//! [`queue`] claim, promote, rescue, resend · [`idempotency`] every other write, at most once · [`directory`] the cached
+//! endpoints of an application · [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one
+//! table each · [`sealed`] secrets at rest · [`partitions`] time-sliced tables · [`wakeups`] LISTEN and NOTIFY ·
+//! [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time.
+
+pub mod applications;
+pub mod attempts;
+pub mod clock;
+pub mod committer;
+mod db;
+pub mod directory;
+pub mod embedded;
+pub mod endpoints;
+mod error;
+pub mod event_types;
+pub mod hand_off;
+pub mod idempotency;
+pub mod messages;
+pub mod page;
+pub mod partitions;
+pub mod queue;
+pub mod sealed;
+pub mod tenants;
+pub mod wakeups;
+
+pub use db::{Config, Db, SchemaState};
+pub use error::{Conflict, Error, Result};

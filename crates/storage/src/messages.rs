@@ -1,0 +1,143 @@
+//! Stored messages, for reading; [`crate::committer`] writes them.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use domain::{
+    id::{self, ApplicationId, Id, MessageId, TenantId},
+    idempotency::scope_hash,
+    message::Message,
+};
+use sqlx::{PgConnection, types::Uuid};
+
+use crate::{
+    Db, Error, Result,
+    applications::{self, Reference},
+    page::{Page, PageRequest},
+};
+
+/// What a look-up that finds nothing says.
+const WHAT: &str = "message";
+/// The name-space of event ids in [`scope_hash`].
+pub(crate) const EVENT_ID: &str = "event_id";
+/// The name-space of message keys on routes that name an application, in [`scope_hash`].
+pub(crate) const MESSAGE_KEY: &str = "message_key";
+
+/// Which messages of an application a list shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only those in this channel.
+    pub channel: Option<String>,
+    /// Only these event types.
+    pub event_types: Option<Vec<String>>,
+    /// Only those made before.
+    pub before: Option<DateTime<Utc>>,
+    /// Only those made after.
+    pub after: Option<DateTime<Utc>>,
+    /// Only those with this message key.
+    pub message_key: Option<String>,
+}
+
+/// One message, by id or by its publisher's event id.
+pub async fn get(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>, message: &Reference<MessageId>) -> Result<Message> {
+    let application_id = applications::resolve(db, tenant_id, application).await?;
+    let id = resolve(&mut *db.pool().acquire().await?, application_id, message).await?;
+    by_id(db, id).await?.filter(|found| found.application_id == application_id).ok_or(Error::NotFound(WHAT))
+}
+
+/// The application's messages by id.
+pub async fn list(
+    db: &Db,
+    tenant_id: TenantId,
+    application: &Reference<ApplicationId>,
+    filter: &Filter,
+    page: &PageRequest<MessageId>,
+) -> Result<Page<Message>> {
+    let application_id = applications::resolve(db, tenant_id, application).await?;
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, payload_mismatch, payload, content_type
+           from message where application_id = $1
+            and ($2::uuid is null or case when $3 then id > $2 else id < $2 end)
+            and ($5::text is null or $5 = any (channels))
+            and ($6::text[] is null or event_type = any ($6))
+            and ($7::uuid is null or id < $7)
+            and ($8::uuid is null or id >= $8)
+            and ($9::text is null or message_key = $9)
+          order by case when $3 then id end, case when not $3 then id end desc limit $4",
+        Uuid::from(application_id),
+        page.cursor.map(Uuid::from),
+        page.scans_up(),
+        page.rows(),
+        filter.channel,
+        filter.event_types as _,
+        filter.before.map(id::floor),
+        filter.after.map(id::floor),
+        filter.message_key,
+    )
+    .fetch_all(db.pool())
+    .await?;
+    Ok(page.page(rows.into_iter().map(Message::from).collect()))
+}
+
+/// The id that a reference stands for; whether there is such a message is for the caller to see.
+pub(crate) async fn resolve(
+    connection: &mut PgConnection,
+    application_id: ApplicationId,
+    message: &Reference<MessageId>,
+) -> Result<MessageId> {
+    let event_id = match message {
+        Reference::Id(id) => return Ok(*id),
+        Reference::Uid(event_id) => event_id,
+    };
+    let hash = scope_hash(EVENT_ID, application_id.into(), event_id);
+    let id = sqlx::query_scalar!("select message_id from event_uid where scope_hash = $1", hash).fetch_optional(connection).await?;
+    id.map(MessageId::from).ok_or(Error::NotFound(WHAT))
+}
+
+/// One message, whoever's it is.
+pub(crate) async fn by_id(db: &Db, id: MessageId) -> Result<Option<Message>> {
+    let row = sqlx::query_as!(
+        Row,
+        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, payload_mismatch, payload, content_type
+           from message where id = $1",
+        Uuid::from(id),
+    )
+    .fetch_optional(db.pool())
+    .await?;
+    Ok(row.map(Message::from))
+}
+
+/// A message as its table holds it.
+struct Row {
+    id: Uuid,
+    tenant_id: Uuid,
+    application_id: Uuid,
+    event_type: String,
+    event_id: Option<String>,
+    channels: Option<Vec<String>>,
+    message_key: Option<String>,
+    duplicate_of: Option<Uuid>,
+    payload_mismatch: bool,
+    payload: Option<Vec<u8>>,
+    content_type: String,
+}
+
+impl From<Row> for Message {
+    fn from(row: Row) -> Self {
+        let id = MessageId::from(row.id);
+        Self {
+            id,
+            tenant_id: row.tenant_id.into(),
+            application_id: row.application_id.into(),
+            event_type: row.event_type,
+            event_id: row.event_id,
+            channels: row.channels.unwrap_or_default(),
+            payload: row.payload.map(Bytes::from),
+            content_type: row.content_type,
+            message_key: row.message_key,
+            duplicate_of: row.duplicate_of.map(MessageId::from),
+            payload_mismatch: row.payload_mismatch,
+            created_at: id.created_at(),
+        }
+    }
+}
