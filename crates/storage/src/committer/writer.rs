@@ -321,7 +321,7 @@ async fn put_back(shared: &Shared, pending: Pending) {
 
 fn accept(pending: Pending, duplicate_of: Option<MessageId>, payload_mismatch: bool) {
     let message = pending.message(duplicate_of, payload_mismatch);
-    tracing::debug!(message = %message.id, application = %message.application_id, is_duplicate = message.is_duplicate(), "accepted");
+    tracing::debug!(tenant_id = %message.tenant_id, message_id = %message.id, application_id = %message.application_id, is_duplicate = message.is_duplicate(), "accepted");
     pending.settle(Ok(Settled::Published(Published::Accepted { message: Box::new(message), is_replay: false })));
 }
 
@@ -349,14 +349,14 @@ fn job(pending: &Pending, endpoint_id: domain::id::EndpointId, slot: Slot, lease
 /// the receiver sent, and if even that cannot be stored, its lease runs out and shows it as unknown.
 fn antidote(mut batch: Batch) -> Option<Batch> {
     for (pending, _) in batch.new.drain(..) {
-        tracing::error!(message = %pending.id, "a message cannot be stored");
+        tracing::error!(message_id = %pending.id, "a message cannot be stored");
         pending.settle(Err(Error::Database(sqlx::Error::WorkerCrashed)));
     }
     let finish = batch.finished.first_mut()?;
     let job = &finish.job;
     let report = finish.report.as_mut()?;
     if report.url.is_empty() {
-        tracing::error!(message = %job.message_id, endpoint = %job.endpoint_id, "a result cannot be stored");
+        tracing::error!(message_id = %job.message_id, endpoint_id = %job.endpoint_id, "a result cannot be stored");
         return None;
     }
     report.url.clear();

@@ -1,0 +1,118 @@
+//! Fetches what nobody handed over: due retries, overflow, and the rows of nodes that died.
+
+use std::time::{Duration, Instant};
+
+use storage::{
+    Db,
+    hand_off::HandOff,
+    queue::{Claimer, Progress},
+    wakeups::Wakeups,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::stopped;
+
+/// How long the claimer rests when nothing is due and nobody wakes it.
+const POLL: Duration = Duration::from_millis(500);
+/// The longest rest while the database cannot be reached.
+const OUTAGE_POLL: Duration = Duration::from_secs(1);
+/// The shortest rest, so that a burst of wake-ups becomes one claim.
+const SHORTEST: Duration = Duration::from_millis(5);
+/// A round is followed by a rest of at least this many times its own cost, so that a large backlog takes no more than a fifth
+/// of one connection.
+const REST_PER_COST: u32 = 4;
+
+/// Claims until the worker stops; a round that is under way is finished, so that nothing stays leased to nobody.
+pub(crate) async fn run(db: Db, hand_off: HandOff, lease: Duration, is_stopping: watch::Receiver<bool>) {
+    let mut claimer = Claimer::connect(&db, hand_off, lease);
+    let mut wakeups = Wakeups::listen(&db);
+    let mut pace = Pace::default();
+    while !*is_stopping.borrow() {
+        let begun = Instant::now();
+        let rest = match claimer.run_once().await {
+            Ok(progress) => pace.after(&progress, begun.elapsed()),
+            Err(error) => pace.after_failure(&error),
+        };
+        let resting = async {
+            sleep(rest.at_least).await;
+            // Woken or not, the next round finds out what is due.
+            let _ = timeout(rest.then_at_most, wakeups.wait()).await;
+        };
+        tokio::select! {
+            () = stopped(is_stopping.clone()) => return,
+            () = resting => {}
+        }
+    }
+}
+
+/// A pause between two rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rest {
+    /// This long in any case,
+    at_least: Duration,
+    /// and then this long, unless something wakes us.
+    then_at_most: Duration,
+}
+
+/// How the claimer chooses its rests.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Rounds in a row that failed.
+    failures: u32,
+}
+
+impl Pace {
+    fn after(&mut self, progress: &Progress, cost: Duration) -> Rest {
+        if self.failures > 0 {
+            tracing::info!("the database answers the claimer again");
+            self.failures = 0;
+        }
+        if progress.claimed > 0 {
+            tracing::debug!(claimed = progress.claimed, "claimed deliveries");
+        }
+        let at_least = (cost * REST_PER_COST).clamp(SHORTEST, POLL);
+        Rest { at_least, then_at_most: if progress.is_more_due { Duration::ZERO } else { POLL.saturating_sub(at_least) } }
+    }
+
+    /// An outage is logged once, however long it lasts.
+    fn after_failure(&mut self, error: &storage::Error) -> Rest {
+        if self.failures == 0 {
+            tracing::error!(error = error as &dyn std::error::Error, "cannot claim deliveries; trying again until it works");
+        }
+        self.failures = self.failures.saturating_add(1);
+        let doubled = SHORTEST * 2_u32.pow(self.failures.min(10));
+        Rest { at_least: doubled.min(OUTAGE_POLL), then_at_most: Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_claimer_goes_on_while_more_is_due_and_rests_by_its_cost() {
+        let mut pace = Pace::default();
+        let mut after = |claimed, is_more_due, cost| pace.after(&Progress { claimed, is_more_due }, Duration::from_millis(cost));
+        let rest =
+            |at_least, then_at_most| Rest { at_least: Duration::from_millis(at_least), then_at_most: Duration::from_millis(then_at_most) };
+        assert_eq!(after(0, false, 1), rest(5, 495));
+        assert_eq!(after(10, false, 1), rest(5, 495));
+        assert_eq!(after(10, true, 2), rest(8, 0));
+        assert_eq!(after(0, false, 2), rest(8, 492));
+        assert_eq!(after(10, true, 10_000), rest(500, 0));
+    }
+
+    #[test]
+    fn a_failing_database_is_asked_ever_more_rarely() {
+        let mut pace = Pace::default();
+        let error = storage::Error::Unavailable(None);
+        let waits: Vec<_> = (0..12).map(|_| pace.after_failure(&error).at_least).collect();
+        assert!(waits.is_sorted());
+        assert_eq!(waits.last(), Some(&OUTAGE_POLL));
+        pace.after(&Progress { claimed: 0, is_more_due: false }, Duration::ZERO);
+        assert_eq!(pace.after_failure(&error).at_least, SHORTEST * 2);
+    }
+}

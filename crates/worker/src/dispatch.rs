@@ -1,0 +1,272 @@
+//! One delivery from look-up to result: the heart of the worker.
+//!
+//! No database connection is held while a webhook is on its way, and every job ends in exactly one of three ways: its result
+//! is recorded, it is handed back, or (if this process dies) its lease runs out and another node finds it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use domain::{
+    delivery::{self, Exchange, Next, Outcome},
+    egress_policy::EgressPolicy,
+    retry::RetrySchedule,
+};
+use storage::{
+    Db,
+    committer::{Completer, Report},
+    directory::{self, Subscribers, Target},
+    endpoints,
+    hand_off::Job,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, sleep_until, timeout},
+};
+
+use crate::{
+    Config,
+    egress::Egress,
+    lanes::{Lanes, Place},
+    request::{self, SignatureHeaders, Webhook},
+    stopped,
+};
+
+/// How long an endpoint is looked up before its job is handed back.
+const LOOK_UP_PATIENCE: Duration = Duration::from_secs(5);
+/// The rest between two look-ups that failed.
+const LOOK_UP_PAUSE: Duration = Duration::from_millis(200);
+/// How long a gone endpoint may take to be switched off before its result is recorded all the same.
+const DISABLE_PATIENCE: Duration = Duration::from_secs(2);
+/// What a delivery may take after the exchange: time for its result to be recorded before the lease runs out.
+const RESERVE: Duration = Duration::from_secs(5);
+
+/// Makes deliveries.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    db: Db,
+    completer: Completer,
+    egress: Egress,
+    lanes: Lanes,
+    schedule: RetrySchedule,
+    signature_headers: SignatureHeaders,
+    request_timeout: Duration,
+    is_stopping: watch::Receiver<bool>,
+    /// Whether look-ups are failing: an outage is logged once, not once per job.
+    is_blind: AtomicBool,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(config: Config, db: Db, completer: Completer, is_stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            db,
+            completer,
+            egress: Egress::new(EgressPolicy::new(config.egress_allow), config.request_timeout),
+            lanes: Lanes::new(crate::limits().per_endpoint),
+            schedule: config.schedule,
+            signature_headers: config.signature_headers,
+            request_timeout: config.request_timeout,
+            is_stopping,
+            is_blind: AtomicBool::new(false),
+        }
+    }
+
+    /// The longest that a job may be in our hands, waiting included.
+    pub(crate) fn patience(&self) -> Duration {
+        crate::lease(self.request_timeout).saturating_sub(RESERVE)
+    }
+
+    /// Makes one delivery.
+    pub(crate) async fn deliver(&self, job: Job) {
+        let held = Held::new(self, job);
+        let mut place = self.lanes.enter(held.job().endpoint_id);
+        if !self.is_our_turn(&mut place, held.job()).await {
+            return held.release();
+        }
+        let Some(subscribers) = self.look_up(held.job()).await else { return held.release() };
+        let Some(target) = subscribers.target(held.job().endpoint_id) else {
+            return held.end(Outcome::Canceled, "canceled: the endpoint has been deleted");
+        };
+        let mut held = held.to(target);
+        if target.endpoint.is_disabled {
+            return held.end(Outcome::Canceled, "canceled: the endpoint is disabled");
+        }
+        let Some(payload) = held.job().payload.clone() else {
+            return held.end(Outcome::Discarded, "discarded: the content of the message has been removed");
+        };
+        if *self.is_stopping.borrow() {
+            return held.release();
+        }
+        let exchange = self.send(held.job(), target, payload).await;
+        if exchange.is_gone() {
+            self.switch_off(&mut held).await;
+        }
+        held.finish(exchange);
+    }
+
+    /// Waits until the endpoint's lane has room; `false` if the worker stops or the lease is nearly over. A result must be
+    /// recorded under a live lease, so what might come too late is left to its next holder.
+    async fn is_our_turn(&self, place: &mut Place<'_>, job: &Job) -> bool {
+        let needed = LOOK_UP_PATIENCE + self.request_timeout + DISABLE_PATIENCE + RESERVE;
+        let Some(latest) = job.lease_ends.checked_sub(needed).filter(|latest| *latest > Instant::now()) else { return false };
+        tokio::select! {
+            biased;
+            () = place.turn() => true,
+            () = sleep_until(latest.into()) => false,
+            () = stopped(self.is_stopping.clone()) => false,
+        }
+    }
+
+    /// The customer's endpoints, at least as new as the job; `None` if the database does not answer or the worker stops. An
+    /// application that is gone has no endpoints.
+    async fn look_up(&self, job: &Job) -> Option<Found> {
+        let asking = async {
+            loop {
+                match directory::at_least(&self.db, job.application_id, job.version).await {
+                    Ok(subscribers) => return Found(Some(subscribers)),
+                    Err(storage::Error::NotFound(_)) => return Found(None),
+                    Err(error) => self.note_outage(&error),
+                }
+                sleep(LOOK_UP_PAUSE).await;
+            }
+        };
+        let found = tokio::select! {
+            biased;
+            found = timeout(LOOK_UP_PATIENCE, asking) => found.ok()?,
+            () = stopped(self.is_stopping.clone()) => return None,
+        };
+        if self.is_blind.load(Ordering::Relaxed) && self.is_blind.swap(false, Ordering::Relaxed) {
+            tracing::info!("endpoints can be looked up again");
+        }
+        Some(found)
+    }
+
+    fn note_outage(&self, error: &storage::Error) {
+        if !self.is_blind.swap(true, Ordering::Relaxed) {
+            tracing::error!(error = error as &dyn std::error::Error, "cannot look up endpoints; deliveries wait until it works");
+        }
+    }
+
+    async fn send(&self, job: &Job, target: &Target, payload: Bytes) -> Exchange {
+        let webhook = Webhook {
+            message_id: job.message_id,
+            number: job.number,
+            payload,
+            content_type: &job.content_type,
+            delivery_key: &job.delivery_key,
+        };
+        match request::build(&webhook, target, self.db.now(), self.signature_headers) {
+            Ok(request) => self.egress.send(request).await,
+            Err(uncallable) => no_response(uncallable.to_string(), Duration::ZERO),
+        }
+    }
+
+    /// Switches an endpoint off whose receiver answered 410. The attempt is recorded after that, so that whoever sees it finds
+    /// the endpoint disabled; if it cannot be done, the next 410 tries again.
+    async fn switch_off(&self, held: &mut Held<'_>) {
+        let job = held.job();
+        let error = match timeout(DISABLE_PATIENCE, endpoints::disable(&self.db, job.endpoint_id)).await {
+            Ok(Ok(())) => {
+                return tracing::info!(tenant_id = %job.tenant_id, endpoint_id = %job.endpoint_id, "disabled an endpoint that is gone");
+            }
+            Ok(Err(error)) => Some(error),
+            Err(_) => None,
+        };
+        let error = error.as_ref().map(|error| error as &dyn std::error::Error);
+        tracing::error!(error, tenant_id = %job.tenant_id, endpoint_id = %job.endpoint_id, "cannot disable an endpoint that is gone");
+    }
+}
+
+/// What a look-up brought; nothing, if the application is gone.
+struct Found(Option<Arc<Subscribers>>);
+
+impl Found {
+    fn target(&self, endpoint_id: domain::id::EndpointId) -> Option<&Arc<Target>> {
+        self.0.as_ref()?.target(endpoint_id)
+    }
+}
+
+fn no_response(why: impl Into<Bytes>, duration: Duration) -> Exchange {
+    Exchange { status_code: 0, response: why.into(), duration, retry_after: None }
+}
+
+/// A job in our hands. If it is dropped before it is finished or released (a panic, a time-out of the whole delivery), it is
+/// recorded as failed, so that nobody has to wait for its lease to run out.
+struct Held<'a> {
+    dispatcher: &'a Dispatcher,
+    job: Option<Job>,
+    url: String,
+    begun: Instant,
+}
+
+impl<'a> Held<'a> {
+    fn new(dispatcher: &'a Dispatcher, job: Job) -> Self {
+        Self { dispatcher, job: Some(job), url: String::new(), begun: Instant::now() }
+    }
+
+    fn to(mut self, target: &Target) -> Self {
+        target.endpoint.url.as_str().clone_into(&mut self.url);
+        self
+    }
+
+    fn job(&self) -> &Job {
+        self.job.as_ref().expect("only the methods that consume the holder take the job out")
+    }
+
+    /// Hands the job back unsent.
+    fn release(mut self) {
+        if let Some(job) = self.job.take() {
+            tracing::debug!(tenant_id = %job.tenant_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, "handed back");
+            self.dispatcher.completer.release(job);
+        }
+    }
+
+    /// Ends the delivery without a request.
+    fn end(mut self, outcome: Outcome, why: &'static str) {
+        self.record(no_response(Bytes::from_static(why.as_bytes()), Duration::ZERO), outcome, Next::Finished);
+    }
+
+    /// Records what a receiver did, and decides what follows.
+    fn finish(mut self, exchange: Exchange) {
+        self.decide(exchange);
+    }
+
+    fn decide(&mut self, exchange: Exchange) {
+        let Some(job) = &self.job else { return };
+        let (outcome, next) = delivery::after(&exchange, job.trigger, job.number, &self.dispatcher.schedule, rand::random());
+        self.record(exchange, outcome, next);
+    }
+
+    fn record(&mut self, exchange: Exchange, outcome: Outcome, next: Next) {
+        let Some(job) = self.job.take() else { return };
+        log(&job, &exchange, outcome);
+        let Exchange { status_code, response, duration, .. } = exchange;
+        let url = std::mem::take(&mut self.url);
+        self.dispatcher.completer.complete(job, Report { outcome, status_code, response, duration, url, next });
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let Some(job) = &self.job else { return };
+        tracing::error!(tenant_id = %job.tenant_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, "the worker failed");
+        self.decide(no_response(Bytes::from_static(b"the worker failed"), self.begun.elapsed()));
+    }
+}
+
+/// Successes at `debug`, all else at `info`; of a response only its status, since its text is the customer's.
+fn log(job: &Job, exchange: &Exchange, outcome: Outcome) {
+    let (tenant_id, message_id, endpoint_id, number) = (job.tenant_id, job.message_id, job.endpoint_id, job.number);
+    let (status, duration) = (exchange.status_code, exchange.duration);
+    if outcome == Outcome::Succeeded {
+        tracing::debug!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, "delivered");
+    } else {
+        let our_words = (status == 0).then(|| String::from_utf8_lossy(&exchange.response));
+        tracing::info!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, ?outcome, why = our_words.as_deref(), "not delivered");
+    }
+}
