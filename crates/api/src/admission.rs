@@ -1,0 +1,217 @@
+//! What every operation checks before its handler runs, in this order: the token, the body's size and media type, the
+//! syntax of the idempotency key.
+//!
+//! From the last byte of the body on, the work runs in a task of its own: a client that hangs up then changes nothing.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use bytes::{Bytes, BytesMut};
+use domain::{id::TenantId, idempotency::Key};
+use http_body_util::BodyExt;
+
+use crate::{Context, error::ApiError};
+
+/// The header that names a request.
+pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// How much of a body over the limit is read and thrown away, so that the client gets to read the answer, in bytes.
+const MAX_DRAIN: usize = 16 * 1024 * 1024;
+/// How long we wait for the next part of a body.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A request that may be carried out.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    /// Whose it is.
+    pub(crate) tenant_id: TenantId,
+    /// Its idempotency key, if it has one and its method takes one.
+    pub(crate) key: Option<Key>,
+    /// Its whole body.
+    pub(crate) body: Bytes,
+}
+
+/// Admits a request or refuses it.
+pub(crate) async fn admit(State(context): State<Context>, request: Request, next: Next) -> Response {
+    let echo = request.headers().get(IDEMPOTENCY_KEY).cloned();
+    let (mut parts, body) = request.into_parts();
+    let mut body = Incoming::new(body, &parts.headers);
+    let admitted = match check(&context, &parts.method, &parts.headers, &mut body).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => {
+            body.drain().await;
+            return refusal.into_response();
+        }
+    };
+    let echo = echo.filter(|_| admitted.key.is_some());
+    parts.extensions.insert(admitted);
+    let work = context.tasks.spawn(next.run(Request::from_parts(parts, Body::empty())));
+    let mut response = work.await.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked");
+        ApiError::Internal.into_response()
+    });
+    if let Some(key) = echo {
+        response.headers_mut().insert(IDEMPOTENCY_KEY, key);
+    }
+    response
+}
+
+async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &mut Incoming) -> Result<Admitted, ApiError> {
+    let subject = context.verifier.subject(headers)?;
+    let tenant_id = storage::tenants::find_or_create(&context.db, &subject).await?;
+    let body = if matches!(*method, Method::GET | Method::HEAD) { Bytes::new() } else { body.read(context.config.max_payload).await? };
+    if !body.is_empty() {
+        check_media_type(headers)?;
+    }
+    let is_covered = context.config.policy.covers(method.as_str());
+    let lines = headers.get_all(IDEMPOTENCY_KEY).into_iter().filter(|_| is_covered);
+    let key = Key::parse(lines.map(HeaderValue::as_bytes))?;
+    Ok(Admitted { tenant_id, key, body })
+}
+
+/// Refuses bodies that say that they are something other than plain JSON; one that says nothing is taken for JSON.
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    });
+    let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if is_json && is_plain { Ok(()) } else { Err(ApiError::UnsupportedMediaType) }
+}
+
+/// A body that is still coming in.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    body: Body,
+    /// What the sender says the length is.
+    announced: Option<usize>,
+    /// The sender has not begun: it waits for our consent ("Expect: 100-continue"), which the first read gives.
+    awaits_consent: bool,
+    /// How much has come in.
+    received: usize,
+}
+
+impl Incoming {
+    /// The body of a request with these headers.
+    pub(crate) fn new(body: Body, headers: &HeaderMap) -> Self {
+        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        Self { body, announced, awaits_consent: headers.contains_key(header::EXPECT), received: 0 }
+    }
+
+    /// Reads all of it, if it is at most `limit` bytes.
+    pub(crate) async fn read(&mut self, limit: usize) -> Result<Bytes, ApiError> {
+        if self.announced.is_some_and(|length| length > limit) {
+            return Err(ApiError::TooLarge { limit });
+        }
+        self.awaits_consent = false;
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(part) = self.next().await? {
+            if self.received > limit {
+                return Err(ApiError::TooLarge { limit });
+            }
+            if first.is_empty() {
+                first = part;
+            } else {
+                if rest.is_empty() {
+                    rest.reserve(self.announced.unwrap_or(0).max(first.len() + part.len()));
+                    rest.extend_from_slice(&first);
+                }
+                rest.extend_from_slice(&part);
+            }
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+
+    /// Reads on without keeping anything, up to a bound: a client that is still sending would otherwise lose the answer.
+    pub(crate) async fn drain(mut self) {
+        let is_hopeless = self.announced.is_some_and(|length| length > MAX_DRAIN);
+        if self.awaits_consent || is_hopeless {
+            return;
+        }
+        while self.received <= MAX_DRAIN {
+            if !matches!(self.next().await, Ok(Some(_))) {
+                break;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+        loop {
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.map_err(|_| ApiError::Timeout)?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(_)) => return Err(ApiError::BrokenBody),
+                Some(Ok(frame)) => {
+                    if let Ok(part) = frame.into_data() {
+                        self.received += part.len();
+                        return Ok(Some(part));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Answers a path that has no operation.
+pub(crate) async fn unknown_path(request: Request) -> ApiError {
+    refuse(request, ApiError::UnknownPath).await
+}
+
+/// Answers a method that the path does not take.
+pub(crate) async fn method_not_allowed(request: Request) -> ApiError {
+    refuse(request, ApiError::MethodNotAllowed).await
+}
+
+async fn refuse(request: Request, refusal: ApiError) -> ApiError {
+    let (parts, body) = request.into_parts();
+    Incoming::new(body, &parts.headers).drain().await;
+    refusal
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    fn in_parts(parts: &[&'static str]) -> Incoming {
+        let parts: Vec<_> = parts.iter().map(|part| Ok::<_, std::io::Error>(Bytes::from_static(part.as_bytes()))).collect();
+        Incoming::new(Body::from_stream(stream::iter(parts)), &HeaderMap::new())
+    }
+
+    #[tokio::test]
+    async fn a_body_is_whole_however_it_came() {
+        for parts in [["{\"a\":1}"].as_slice(), &["{\"a", "\":", "1}"], &["", "{\"a\":", "", "1}"]] {
+            assert_eq!(in_parts(parts).read(7).await.expect("a body"), "{\"a\":1}");
+        }
+        assert_eq!(in_parts(&[]).read(7).await.expect("no body"), "");
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_and_drained() {
+        let mut body = in_parts(&["1234", "5678", "9"]);
+        assert!(matches!(body.read(7).await, Err(ApiError::TooLarge { limit: 7 })));
+        body.drain().await;
+    }
+
+    #[test]
+    fn only_plain_json_is_read() {
+        let check = |name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().expect("a value"))]);
+            check_media_type(&headers).is_ok()
+        };
+        assert!(check_media_type(&HeaderMap::new()).is_ok());
+        assert!(check("content-type", "application/json"));
+        assert!(check("content-type", "Application/JSON; charset=utf-8"));
+        assert!(check("content-type", "application/merge-patch+json"));
+        assert!(!check("content-type", "text/plain"));
+        assert!(!check("content-type", ""));
+        assert!(!check("content-encoding", "gzip"));
+    }
+}

@@ -1,0 +1,34 @@
+//! Whether this server can do its work.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use crate::{
+    Context,
+    error::{ApiError, ErrorBody},
+};
+
+/// How long the database may take to answer before we count as not ready.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tells whether the server is ready: it is when its database answers.
+#[utoipa::path(get, path = "/api/v1/health", tag = "Health", operation_id = "v1.health.get", responses(
+    (status = 204, description = "Ready"),
+    (status = 503, description = "The database does not answer", body = ErrorBody),
+))]
+pub(crate) async fn ready(State(context): State<Context>) -> Response {
+    if context.db.is_healthy(PATIENCE).await { StatusCode::NO_CONTENT.into_response() } else { ApiError::Unavailable.into_response() }
+}
+
+/// Tells whether the server answers at all.
+#[utoipa::path(get, path = "/api/v1/health/ping", tag = "Health", operation_id = "v1.health.ping", responses(
+    (status = 204, description = "It does"),
+))]
+pub(crate) async fn ping() -> StatusCode {
+    StatusCode::NO_CONTENT
+}

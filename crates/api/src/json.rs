@@ -1,0 +1,168 @@
+//! Reads a JSON body so that whatever is wrong with it is reported with the name of the field.
+
+use serde::Deserialize;
+use serde_json::error::Category;
+use serde_path_to_error::Segment;
+
+use crate::error::{ApiError, ApiResult, Problem};
+
+/// The deepest nesting that we accept; one less than the parser's own limit, so that ours is the one that is reported.
+const MAX_DEPTH: usize = 127;
+/// The most names that the place of a problem is told with: hostile bodies nest deep.
+const MAX_PLACE: usize = 8;
+
+/// Reads a JSON object.
+pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> ApiResult<T> {
+    let text = std::str::from_utf8(body).map_err(|_| ApiError::malformed(&["body"], "is not valid UTF-8"))?;
+    let first = text.trim_ascii_start().bytes().next();
+    if let Some(field) = field_nested_too_deep(body) {
+        let loc = if field.is_empty() { vec!["body"] } else { vec!["body", &field] };
+        return Err(ApiError::malformed(&loc, format!("is nested deeper than {MAX_DEPTH} levels")));
+    }
+    if first.is_none() {
+        return Err(ApiError::malformed(&["body"], "is empty: a JSON object is required"));
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    if first != Some(b'{') {
+        serde::de::IgnoredAny::deserialize(&mut deserializer).map_err(|error| ApiError::malformed(&["body"], error.to_string()))?;
+        return Err(ApiError::malformed(&["body"], "must be a JSON object"));
+    }
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| report(&error))?;
+    deserializer.end().map_err(|error| ApiError::malformed(&["body"], error.to_string()))?;
+    Ok(value)
+}
+
+/// Turns the parser's complaint into one that names the field.
+fn report(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let mut loc = vec!["body".to_owned()];
+    loc.extend(error.path().iter().take(MAX_PLACE).filter_map(|segment| match segment {
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Enum { variant } => Some(variant.clone()),
+        Segment::Unknown => None,
+    }));
+    let text = error.inner().to_string();
+    if error.inner().classify() != Category::Data {
+        return ApiError::Invalid(vec![Problem { loc, msg: text, kind: "value_error.jsondecode" }]);
+    }
+    let msg = text.rsplit_once(" at line ").map_or(text.as_str(), |(msg, _)| msg).to_owned();
+    for complaint in ["missing field `", "duplicate field `"] {
+        if let Some(name) = msg.strip_prefix(complaint).and_then(|rest| rest.strip_suffix('`'))
+            && loc.last().is_none_or(|last| last != name)
+        {
+            loc.push(name.to_owned());
+        }
+    }
+    // These are serde's own words; our field types find other ones.
+    let is_about_shape = ["missing field", "duplicate field", "invalid type", "invalid value", "invalid length", "unknown variant"]
+        .iter()
+        .any(|words| msg.starts_with(words));
+    let kind = if is_about_shape { "value_error.jsondecode" } else { "value_error" };
+    ApiError::Invalid(vec![Problem { loc, msg, kind }])
+}
+
+/// The name of the field in which the text nests deeper than [`MAX_DEPTH`], if one does; empty if it is in none.
+fn field_nested_too_deep(json: &[u8]) -> Option<String> {
+    let mut depth = 0_usize;
+    let mut field = 0..0;
+    let mut at = 0;
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => {
+                let start = at + 1;
+                at = end_of_string(json, start);
+                if depth == 1 {
+                    field = start..at.min(json.len());
+                }
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Some(String::from_utf8_lossy(&json[field]).chars().take(64).collect());
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Where the closing quote of the string that starts at `at` is, or would be.
+fn end_of_string(json: &[u8], mut at: usize) -> usize {
+    while let Some(byte) = json.get(at) {
+        match byte {
+            b'"' => break,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only its shape matters")]
+    struct Sample {
+        name: String,
+        #[serde(default)]
+        channels: Vec<String>,
+        #[serde(default)]
+        metadata: BTreeMap<String, String>,
+    }
+
+    fn problem(body: &str) -> (String, String, &'static str) {
+        match parse::<Sample>(body.as_bytes()) {
+            Err(ApiError::Invalid(problems)) => (problems[0].loc.join("."), problems[0].msg.clone(), problems[0].kind),
+            other => panic!("{body}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn problems_are_told_with_the_place_where_they_are() {
+        for (body, loc) in [
+            ("", "body"),
+            ("  ", "body"),
+            ("[1]", "body"),
+            ("\"x\"", "body"),
+            ("{", "body"),
+            ("{\"name\":", "body.name"),
+            ("{}", "body.name"),
+            ("{\"name\":1}", "body.name"),
+            ("{\"name\":null}", "body.name"),
+            ("{\"name\":\"a\",\"name\":\"b\"}", "body.name"),
+            ("{\"name\":\"a\",\"channels\":[\"a\",1]}", "body.channels.1"),
+            ("{\"name\":\"a\",\"metadata\":{\"k\":{}}}", "body.metadata.k"),
+            ("{\"name\":\"a\"} x", "body"),
+        ] {
+            let (found, _, kind) = problem(body);
+            assert_eq!((found.as_str(), kind), (loc, "value_error.jsondecode"), "{body}");
+        }
+        assert_eq!(problem("{\"name\":1}").1, "invalid type: integer `1`, expected a string");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_by_name_wherever_it_is() {
+        let deep = format!("{}{}", "[".repeat(600), "]".repeat(600));
+        for (body, loc) in [
+            (format!("{{\"name\":{deep}}}"), "body.name"),
+            (format!("{{\"name\":\"a\",\"unknown\":{deep}}}"), "body.unknown"),
+            (deep.clone(), "body"),
+            (format!("{{\"a\\\"[\":1,\"x\":{}", "{\"y\":".repeat(600)), "body.x"),
+        ] {
+            let (found, msg, _) = problem(&body);
+            assert_eq!(found, loc);
+            assert!(msg.contains("nested"), "{msg}");
+        }
+        assert!(parse::<Sample>(b"{\"name\":\"[[[[\\\"[[[\",\"more\":[[[]]]}").is_ok());
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_are_refused() {
+        assert!(matches!(parse::<Sample>(b"{\"name\":\"\xff\"}"), Err(ApiError::Invalid(_))));
+    }
+}

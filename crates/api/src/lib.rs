@@ -1,0 +1,236 @@
+//! Speaks HTTP: translates requests into calls of `storage` and results into answers; decides nothing.
+//!
+//! Reading order:
+//! this file, for the route table · [`admission`] what every operation checks first · [`extract`] a request as handlers
+//! see it · [`idempotency`] writes under a key · [`svix`] the operations · [`json`] [`query`] input whose faults are told
+//! by name · [`error`] every refusal · [`auth`] tokens · [`openapi`] the document · [`playground`] a receiver to try with.
+
+mod admission;
+mod auth;
+mod error;
+mod extract;
+mod health;
+mod idempotency;
+mod json;
+mod openapi;
+mod playground;
+mod query;
+mod svix;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use axum::{
+    Router, ServiceExt,
+    extract::Request,
+    http::{HeaderName, HeaderValue, Uri, header, uri::PathAndQuery},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::Response,
+    routing::any,
+    serve::ListenerExt,
+};
+use domain::idempotency::Policy;
+use storage::{Db, committer::Publisher};
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio_util::task::TaskTracker;
+use tower::util::MapRequest;
+use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt},
+    routes,
+};
+use uuid::Uuid;
+
+pub use auth::mint_token;
+pub use openapi::openapi_yaml;
+
+/// How long a stopping server waits for connections that are in the middle of a request.
+const FAREWELL: Duration = Duration::from_secs(10);
+/// For how long a browser may remember what cross-origin requests are allowed (as in svix-server).
+const CORS_MAX_AGE: Duration = Duration::from_mins(10);
+/// The header that names an answer in our log.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How the API behaves.
+#[derive(Clone)]
+pub struct Config {
+    /// Secrets of bearer tokens: all are accepted, the first signs.
+    pub jwt_secrets: Vec<String>,
+    /// The largest request body, in bytes.
+    pub max_payload: usize,
+    /// How idempotency keys are treated.
+    pub policy: Policy,
+    /// The base of the URLs that we hand out, such as `http://127.0.0.1:8071`.
+    pub public_url: String,
+    /// Whether there is a receiver at `/_play/{id}`.
+    pub has_playground: bool,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("max_payload", &self.max_payload)
+            .field("policy", &self.policy)
+            .field("public_url", &self.public_url)
+            .field("has_playground", &self.has_playground)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What handlers share.
+pub(crate) struct Shared {
+    config: Config,
+    db: Db,
+    publisher: Publisher,
+    verifier: auth::Verifier,
+    /// The handlers that are running, also those whose client has gone.
+    tasks: TaskTracker,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+type Context = Arc<Shared>;
+
+/// Every operation; the OpenAPI document is made from the same list. `guard` is put around those that need a token.
+fn operations(guard: impl Fn(UtoipaMethodRouter<Context>) -> UtoipaMethodRouter<Context>) -> OpenApiRouter<Context> {
+    use svix::{application, attempt, endpoint, endpoint_headers, endpoint_secret, event_type, message};
+
+    OpenApiRouter::with_openapi(openapi::preamble())
+        .routes(guard(routes!(application::list, application::create)))
+        .routes(guard(routes!(application::get, application::update, application::patch, application::delete)))
+        .routes(guard(routes!(endpoint::list, endpoint::create)))
+        .routes(guard(routes!(endpoint::get, endpoint::update, endpoint::patch, endpoint::delete)))
+        .routes(guard(routes!(endpoint_headers::get, endpoint_headers::update, endpoint_headers::patch)))
+        .routes(guard(routes!(endpoint_secret::get)))
+        .routes(guard(routes!(endpoint_secret::rotate)))
+        .routes(guard(routes!(event_type::list, event_type::create)))
+        .routes(guard(routes!(event_type::get, event_type::update, event_type::patch, event_type::delete)))
+        .routes(guard(routes!(message::list, message::create)))
+        .routes(guard(routes!(message::get)))
+        .routes(guard(routes!(attempt::list_by_endpoint)))
+        .routes(guard(routes!(attempt::list_by_message)))
+        .routes(guard(routes!(attempt::get)))
+        .routes(guard(routes!(attempt::resend)))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::ping))
+}
+
+fn router(context: &Context) -> Router {
+    let guard = |routes: UtoipaMethodRouter<Context>| {
+        routes.map(|methods| methods.route_layer(from_fn_with_state(context.clone(), admission::admit)))
+    };
+    let (mut router, _) = operations(guard).split_for_parts();
+    if context.config.has_playground {
+        let receivers = playground::Receivers::default();
+        let receiver = any(playground::receive).get(playground::show).with_state((context.clone(), receivers));
+        router = router.route("/_play/{id}", receiver);
+    }
+    router
+        .fallback(admission::unknown_path)
+        .method_not_allowed_fallback(admission::method_not_allowed)
+        .layer(cors())
+        .layer(from_fn(name_answer))
+        .with_state(context.clone())
+}
+
+/// Any origin may call: requests carry a token, never a cookie.
+fn cors() -> CorsLayer {
+    let exposed = [REQUEST_ID, admission::IDEMPOTENCY_KEY, idempotency::IDEMPOTENCY_REPLAY, header::RETRY_AFTER, header::LOCATION];
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(exposed)
+        .max_age(CORS_MAX_AGE)
+}
+
+async fn name_answer(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if let Ok(id) = HeaderValue::try_from(Uuid::now_v7().to_string()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Every path is the same with and without a trailing slash. This happens before routing, so that a route's template
+/// never has one.
+fn trim_trailing_slash(mut request: Request) -> Request {
+    if let Some(uri) = trimmed(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+fn trimmed(uri: &Uri) -> Option<Uri> {
+    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty())?;
+    let trimmed = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(trimmed).ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// A running API server.
+#[derive(Debug)]
+pub struct Server {
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<()>,
+    tasks: TaskTracker,
+}
+
+/// Serves the API on `listener` until [`Server::stop`].
+pub fn start(mut config: Config, db: Db, publisher: Publisher, listener: TcpListener) -> Server {
+    config.public_url.truncate(config.public_url.trim_end_matches('/').len());
+    let verifier = auth::Verifier::new(&config.jwt_secrets);
+    let tasks = TaskTracker::new();
+    let context = Arc::new(Shared { config, db, publisher, verifier, tasks: tasks.clone() });
+    let service = MapRequest::new(router(&context), trim_trailing_slash);
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+        }
+    });
+    let (stop, stopped) = oneshot::channel();
+    let serving = tokio::spawn(async move {
+        let serving = axum::serve(listener, ServiceExt::<Request>::into_make_service(service));
+        let until_stopped = async {
+            let _ = stopped.await;
+        };
+        if let Err(error) = serving.with_graceful_shutdown(until_stopped).await {
+            tracing::error!(%error, "the API server ended");
+        }
+    });
+    Server { stop, serving, tasks }
+}
+
+impl Server {
+    /// Stops accepting, lets the handlers finish, and gives clients ten seconds to finish what they are sending.
+    pub async fn stop(self) {
+        let Self { stop, mut serving, tasks } = self;
+        let _ = stop.send(());
+        if tokio::time::timeout(FAREWELL, &mut serving).await.is_err() {
+            tracing::warn!("connections in the middle of a request were closed");
+            serving.abort();
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailing_slash_changes_nothing() {
+        let trim = |uri: &str| trimmed(&uri.parse().expect("a URI")).map(|uri| uri.to_string());
+        assert_eq!(trim("/api/v1/app/"), Some("/api/v1/app".into()));
+        assert_eq!(trim("/api/v1/app/?limit=1&x=/"), Some("/api/v1/app?limit=1&x=/".into()));
+        assert_eq!(trim("/api/v1/app/%2F/"), Some("/api/v1/app/%2F".into()));
+        for unchanged in ["/", "/api/v1/app", "/api/v1/app?next=/"] {
+            assert_eq!(trim(unchanged), None, "{unchanged}");
+        }
+    }
+}

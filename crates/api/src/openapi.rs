@@ -1,0 +1,184 @@
+//! The OpenAPI document, made from the list of routes.
+//!
+//! Handlers document what is theirs: the summary, the query, the body and the successes. Everything that operations share
+//! is added here, by looking at each operation: names in the path, the idempotency key, and the errors that the admission
+//! of a request and the layers around it can answer with.
+
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response,
+        ResponseBuilder, Schema,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
+        schema::{ComponentsBuilder, Type},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        tag::TagBuilder,
+    },
+};
+
+use crate::{
+    error::{ErrorBody, JSON, Problem, ValidationBody},
+    svix::fields::NAME,
+};
+
+/// The name of the security scheme, as in the Svix document.
+const BEARER: &str = "HTTPBearer";
+/// The tags of operations, in reading order.
+const TAGS: [&str; 6] = ["Application", "Endpoint", "Event Type", "Message", "Message Attempt", "Health"];
+
+/// What the document says before the first operation.
+pub(crate) fn preamble() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Posthaste")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Accepts a message once and delivers it to every subscribed endpoint. Speaks the Svix dialect."))
+        .license(None);
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("JWT")
+        .description(Some("HTTP Bearer token passed in the `Authorization` header; `posthaste token` prints one"));
+    let mut components = ComponentsBuilder::new().security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
+    for (name, schema) in [schema::<ErrorBody>(), schema::<ValidationBody>(), schema::<Problem>()] {
+        components = components.schema(name, schema);
+    }
+    let tags = TAGS.map(|name| TagBuilder::new().name(name).build());
+    OpenApiBuilder::new().info(info.build()).components(Some(components.build())).tags(Some(tags)).build()
+}
+
+fn schema<T: ToSchema>() -> (String, RefOr<Schema>) {
+    (T::name().into_owned(), T::schema())
+}
+
+/// The OpenAPI document of this release, as YAML.
+///
+/// # Panics
+/// Never: the document is the same at every call, and a test renders it.
+pub fn openapi_yaml() -> String {
+    let mut document = crate::operations(|routes| routes).into_openapi();
+    for (path, item) in &mut document.paths.paths {
+        complete(path, item);
+    }
+    document.to_yaml().expect("the document renders")
+}
+
+fn complete(path: &str, item: &mut PathItem) {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    for (method, operation) in [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)] {
+        if let Some(operation) = operation
+            && operation.tags.as_ref().is_none_or(|tags| !tags.iter().any(|tag| tag == "Health"))
+        {
+            add_parameters(path, method, operation);
+            add_errors(path, method, operation);
+            operation.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
+        }
+    }
+}
+
+fn takes_key(method: &str) -> bool {
+    matches!(method, "POST" | "PATCH")
+}
+
+fn add_parameters(path: &str, method: &str, operation: &mut Operation) {
+    let parameters = operation.parameters.get_or_insert_default();
+    let names: Vec<_> = path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}')).collect();
+    for (place, name) in names.into_iter().enumerate() {
+        parameters.insert(place, RefOr::T(path_parameter(name)));
+    }
+    if takes_key(method) {
+        parameters.push(RefOr::T(key_parameter()));
+    }
+}
+
+fn path_parameter(name: &str) -> Parameter {
+    let (description, example) = match name {
+        "app_id" => ("The application's id or uid", "unique-app-identifier"),
+        "endpoint_id" => ("The endpoint's id or uid", "unique-ep-identifier"),
+        "msg_id" => ("The message's id or eventId", "unique-msg-identifier"),
+        "attempt_id" => ("The attempt's id", "atmpt_1srOrx2ZWZBpBUvZwXKQmoEYga2"),
+        _ => ("The event type's name", "user.signup"),
+    };
+    let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(256)).pattern(Some(NAME));
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some(description))
+        .schema(Some(Schema::from(text.examples([json!(example)]).build())))
+        .build()
+}
+
+fn key_parameter() -> Parameter {
+    let text = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(domain::idempotency::MAX_KEY))
+        .pattern(Some(r"^[!#-~]([ -~]*[!-~])?$"));
+    ParameterBuilder::new()
+        .name("idempotency-key")
+        .parameter_in(ParameterIn::Header)
+        .required(Required::False)
+        .description(Some("Makes the request safe to repeat: a repeat with the same key and body gets the first one's answer"))
+        .schema(Some(Schema::from(text.examples([json!("0199b9a4-5a2e-7c31-9a3e-2f6f3a1c8d5e")]).build())))
+        .build()
+}
+
+/// Documents what an operation can answer besides its own successes.
+fn add_errors(path: &str, method: &str, operation: &mut Operation) {
+    let is_write = method != "GET";
+    let has_names = path.contains('{');
+    let has_input = has_names || operation.request_body.is_some() || operation.parameters.as_ref().is_some_and(|list| !list.is_empty());
+    let takes_key = takes_key(method);
+    if takes_key {
+        mark_replays(operation);
+    }
+    let plain = ErrorBody::name();
+    let mut add = |status: &str, is_possible: bool, description: &str, body: RefOr<Schema>| {
+        if is_possible {
+            operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(response(description, body)));
+        }
+    };
+    let error = || RefOr::Ref(Ref::from_schema_name(plain.clone()));
+    let problems = RefOr::Ref(Ref::from_schema_name(ValidationBody::name()));
+    let either = OneOfBuilder::new().item(Ref::from_schema_name(ValidationBody::name())).item(Ref::from_schema_name(plain.clone()));
+    add("400", is_write, "The request cannot be read, its idempotency key is malformed, or a limit is reached", error());
+    add("401", true, "No token, or one that is not accepted", error());
+    add("403", true, "The token may not do this", error());
+    add("404", has_names, "There is no such thing", error());
+    add("408", is_write, "The body did not arrive in time", error());
+    add("409", is_write, "Something is in the way: a name is taken, or the first request with the same key still runs", error());
+    add("413", is_write, "The body is too large", error());
+    add("415", is_write, "The body is not JSON", error());
+    add("422", takes_key, "A field is invalid, or the idempotency key was used with another request", Schema::from(either.build()).into());
+    add("422", has_input, "A field is invalid", problems);
+    add("500", true, "Our fault", error());
+    add("503", true, "Temporarily unavailable: repeat the request after `Retry-After` seconds", error());
+}
+
+fn response(description: &str, body: RefOr<Schema>) -> Response {
+    ResponseBuilder::new().description(description).content(JSON, ContentBuilder::new().schema(Some(body)).build()).build()
+}
+
+/// Documents the header by which a repeated answer can be told.
+fn mark_replays(operation: &mut Operation) {
+    for response in operation.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            let header = HeaderBuilder::new()
+                .description(Some("`true` if this is the saved answer of an earlier request with the same key"))
+                .schema(Some(String::schema()));
+            response.headers.insert("idempotency-replay".to_owned(), header.build().into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_in_the_tree_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi.yaml");
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(found == openapi_yaml(), "openapi.yaml is out of date; refresh it with `cargo run -- openapi > openapi.yaml`");
+    }
+}

@@ -1,0 +1,291 @@
+//! Attempts on the wire, and the operation that asks for a further one.
+
+use axum::http::StatusCode;
+use domain::{
+    delivery::{Attempt, Outcome, Trigger},
+    id::{AttemptId, EndpointId, Id},
+};
+use serde::Serialize;
+use serde_json::json;
+use storage::{
+    applications::Reference,
+    attempts::{self, Filter},
+    queue::Resend,
+};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+};
+
+use super::{ListResponse, Paging, Timestamp, answer, filter::ListFilter, list as render_list, ok};
+use crate::{
+    error::{ApiError, ApiResult},
+    extract::Call,
+    query::Query,
+};
+
+/// Attempts with these statuses, which have a number and a name: the outcome of what was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MessageStatusText {
+    /// The receiver took it.
+    Success,
+    /// It failed, or may have been sent.
+    Fail,
+    /// It ended without a request.
+    Canceled,
+}
+
+impl MessageStatusText {
+    fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Succeeded => Self::Success,
+            Outcome::Failed | Outcome::Unknown => Self::Fail,
+            Outcome::Canceled | Outcome::Discarded => Self::Canceled,
+        }
+    }
+
+    fn number(self) -> MessageStatus {
+        MessageStatus(match self {
+            Self::Success => 0,
+            Self::Fail => 2,
+            Self::Canceled => 4,
+        })
+    }
+}
+
+/// Declares a number with few values.
+macro_rules! numbers {
+    ($(#[$doc:meta])* $name:ident, $text:literal, $values:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        pub(crate) struct $name(u16);
+
+        impl $name {
+            const VALUES: &'static [u16] = &$values;
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let values = Self::VALUES.iter().map(|value| json!(value));
+                let number = ObjectBuilder::new().schema_type(Type::Integer).description(Some($text)).enum_values(Some(values));
+                Schema::from(number.build()).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
+}
+
+numbers!(
+    /// How an attempt ended.
+    MessageStatus, "How an attempt ended: Success = 0, Pending = 1, Fail = 2, Sending = 3, Canceled = 4. No attempt is pending or sending: it is recorded when it is over.",
+    [0, 1, 2, 3, 4]
+);
+numbers!(
+    /// A hundred of HTTP status codes.
+    StatusCodeClass, "A hundred of HTTP status codes; 0 is none.", [0, 100, 200, 300, 400, 500]
+);
+numbers!(
+    /// Why an attempt was made.
+    MessageAttemptTriggerType, "Why an attempt was made: Scheduled = 0, Manual = 1.", [0, 1]
+);
+
+/// Reads one of a few numbers.
+fn one_of(values: &[u16], text: &str) -> Result<u16, String> {
+    let value = text.parse().ok().filter(|value| values.contains(value));
+    value.ok_or_else(|| format!("must be one of {values:?}"))
+}
+
+impl MessageStatus {
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(Self::VALUES, text).map(Self)
+    }
+
+    /// The outcomes with this status.
+    fn outcomes(self) -> Vec<Outcome> {
+        let all = [Outcome::Succeeded, Outcome::Failed, Outcome::Unknown, Outcome::Canceled, Outcome::Discarded];
+        all.into_iter().filter(|outcome| MessageStatusText::of(*outcome).number() == self).collect()
+    }
+}
+
+impl StatusCodeClass {
+    fn parse(text: &str) -> Result<Self, String> {
+        one_of(Self::VALUES, text).map(Self)
+    }
+}
+
+/// One HTTP request to an endpoint and what came back.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MessageAttemptOut<'a> {
+    /// The URL that was called
+    #[schema(format = "uri", example = "https://example.com/webhook/")]
+    url: &'a str,
+    /// The first 16 kB of the response, or why there was none; `{}` without `with_content`
+    #[schema(example = "{}")]
+    response: String,
+    /// 0 if there was no response
+    #[schema(example = 200)]
+    response_status_code: u16,
+    /// Response duration in milliseconds.
+    response_duration_ms: i64,
+    status: MessageStatus,
+    status_text: MessageStatusText,
+    trigger_type: MessageAttemptTriggerType,
+    #[schema(example = "msg_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
+    msg_id: String,
+    #[schema(example = "ep_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
+    endpoint_id: String,
+    #[schema(example = "atmpt_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
+    id: String,
+    timestamp: Timestamp,
+}
+
+impl<'a> MessageAttemptOut<'a> {
+    fn new(attempt: &'a Attempt, with_content: bool) -> Self {
+        let status_text = MessageStatusText::of(attempt.outcome);
+        let response = if with_content { String::from_utf8_lossy(&attempt.response).into_owned() } else { "{}".into() };
+        Self {
+            url: &attempt.url,
+            response,
+            response_status_code: attempt.status_code,
+            response_duration_ms: i64::try_from(attempt.duration.as_millis()).unwrap_or(i64::MAX),
+            status: status_text.number(),
+            status_text,
+            trigger_type: MessageAttemptTriggerType(match attempt.trigger {
+                Trigger::Scheduled => 0,
+                Trigger::Manual => 1,
+            }),
+            msg_id: attempt.message_id.public(),
+            endpoint_id: attempt.endpoint_id.public(),
+            id: attempt.id.public(),
+            timestamp: Timestamp(attempt.created_at),
+        }
+    }
+}
+
+/// Which attempts a list shows, besides what it shares with lists of messages.
+#[derive(Clone, Copy, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AttemptFilter {
+    /// Filter response based on the delivery status
+    #[param(inline)]
+    status: Option<MessageStatus>,
+    /// Filter response based on the HTTP status code
+    #[param(inline)]
+    status_code_class: Option<StatusCodeClass>,
+    /// When `true` attempt content is included in the response
+    #[param(required = false, default = true)]
+    with_content: bool,
+}
+
+impl AttemptFilter {
+    fn read(query: &Query) -> ApiResult<Self> {
+        query.refuse(&["tag", "with_msg", "expanded_statuses"])?;
+        Ok(Self {
+            status: query.read("status", MessageStatus::parse)?,
+            status_code_class: query.read("status_code_class", StatusCodeClass::parse)?,
+            with_content: query.flag("with_content", true)?,
+        })
+    }
+
+    fn into_filter(self, shared: ListFilter) -> Filter {
+        let outcomes = self.status.map(MessageStatus::outcomes);
+        Filter { outcomes, status_code_class: self.status_code_class.map(|class| class.0), ..shared.into() }
+    }
+}
+
+/// Only attempts to one endpoint.
+#[derive(Clone, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfEndpoint {
+    /// Filter the attempts based on the attempted endpoint
+    #[param(min_length = 1, max_length = 256, pattern = r"^[a-zA-Z0-9\-_.]+$", example = "unique-ep-identifier")]
+    endpoint_id: Option<String>,
+}
+
+impl OfEndpoint {
+    fn read(query: &Query) -> ApiResult<Option<Reference<EndpointId>>> {
+        let read = |text: &str| domain::application::check_name(text).map(|()| text.to_owned());
+        let Self { endpoint_id } = Self { endpoint_id: query.read("endpoint_id", read)? };
+        Ok(endpoint_id.as_deref().map(Reference::parse))
+    }
+}
+
+/// List Attempts By Endpoint
+///
+/// The newest first.
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/attempt/endpoint/{endpoint_id}", tag = "Message Attempt",
+    operation_id = "v1.message-attempt.list-by-endpoint", params(Paging, AttemptFilter, ListFilter),
+    responses((status = 200, description = "A page", body = ListResponse<MessageAttemptOut>)))]
+pub(crate) async fn list_by_endpoint(call: Call) -> ApiResult {
+    let filter = AttemptFilter::read(&call.query)?;
+    let shared = ListFilter::read(&call.query)?;
+    let page = shared.page::<AttemptId>(&call.query)?;
+    let page = attempts::list_by_endpoint(call.db(), &call.address(), &filter.into_filter(shared), &page).await?;
+    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| MessageAttemptOut::new(attempt, filter.with_content)))
+}
+
+/// List Attempts By Msg
+///
+/// The newest first.
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/attempt/msg/{msg_id}", tag = "Message Attempt",
+    operation_id = "v1.message-attempt.list-by-msg", params(Paging, AttemptFilter, ListFilter, OfEndpoint),
+    responses((status = 200, description = "A page", body = ListResponse<MessageAttemptOut>)))]
+pub(crate) async fn list_by_message(call: Call) -> ApiResult {
+    let filter = AttemptFilter::read(&call.query)?;
+    let shared = ListFilter::read(&call.query)?;
+    let page = shared.page::<AttemptId>(&call.query)?;
+    let endpoint = OfEndpoint::read(&call.query)?;
+    let (application, message) = (call.application(), call.message());
+    let wanted = filter.into_filter(shared);
+    let page = attempts::list_by_message(call.db(), call.tenant_id, &application, &message, endpoint.as_ref(), &wanted, &page).await?;
+    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| MessageAttemptOut::new(attempt, filter.with_content)))
+}
+
+/// Get Attempt
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}", tag = "Message Attempt",
+    operation_id = "v1.message-attempt.get", responses((status = 200, description = "The attempt", body = MessageAttemptOut)))]
+pub(crate) async fn get(call: Call) -> ApiResult {
+    let attempt = attempts::get(call.db(), call.tenant_id, &call.application(), &call.message(), call.attempt()?).await?;
+    Ok(ok(&MessageAttemptOut::new(&attempt, true)))
+}
+
+/// Nothing.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EmptyResponse {}
+
+/// Resend Webhook
+///
+/// Sends a message to one endpoint again, once, whatever became of earlier attempts.
+#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/resend", tag = "Message Attempt",
+    operation_id = "v1.message-attempt.resend", responses((status = 202, description = "It will be sent", body = EmptyResponse)))]
+pub(crate) async fn resend(call: Call) -> ApiResult {
+    let effect: ApiResult<Resend> = Ok::<_, ApiError>(Resend {
+        tenant_id: call.tenant_id,
+        application: call.application(),
+        message: call.message(),
+        endpoint: call.endpoint(),
+    });
+    call.write(effect, |()| answer(StatusCode::ACCEPTED, &EmptyResponse {})).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_filter_names_outcomes() {
+        let outcomes = |text: &str| MessageStatus::parse(text).map(MessageStatus::outcomes);
+        assert_eq!(outcomes("0"), Ok(vec![Outcome::Succeeded]));
+        assert_eq!(outcomes("1"), Ok(vec![]));
+        assert_eq!(outcomes("2"), Ok(vec![Outcome::Failed, Outcome::Unknown]));
+        assert_eq!(outcomes("4"), Ok(vec![Outcome::Canceled, Outcome::Discarded]));
+        for text in ["5", "-1", "", "fail", "250"] {
+            assert!(outcomes(text).is_err(), "{text}");
+        }
+        assert!(StatusCodeClass::parse("500").is_ok());
+        assert!(StatusCodeClass::parse("404").is_err());
+    }
+}

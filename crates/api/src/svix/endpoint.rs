@@ -1,0 +1,293 @@
+//! Endpoints on the wire.
+
+use axum::http::StatusCode;
+use domain::{
+    application::{Metadata, Uid},
+    endpoint::Endpoint,
+    id::{EndpointId, Id},
+};
+use serde::{Deserialize, Serialize};
+use storage::{
+    applications::Made,
+    endpoints::{self, Change, Create, Delete, Update},
+    idempotency::Answer,
+};
+use utoipa::ToSchema;
+
+use super::{
+    InOrder, ListResponse, Paging, Timestamp, answer, both, created,
+    fields::{
+        CustomHeaders, EndpointChannels, EndpointUid, EventTypeNames, NotYet, Notes, SigningSecret, Text, WebhookUrl, nullable, present,
+    },
+    list as render_list, nothing, ok,
+};
+use crate::{error::ApiResult, extract::Call};
+
+/// What an endpoint's version is when nobody says.
+const DEFAULT_VERSION: u16 = 1;
+
+fn default_version() -> u16 {
+    DEFAULT_VERSION
+}
+
+fn empty() -> Text {
+    Text(String::new())
+}
+
+/// What only a new endpoint takes.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct EndpointBeginnings {
+    /// The endpoint's signing secret; a random one if absent
+    secret: Option<SigningSecret>,
+    /// Custom headers of its webhooks
+    headers: Option<CustomHeaders>,
+}
+
+both!(
+    /// An endpoint to be made. Its two halves are read one after the other, so that a fault in either is told by field.
+    EndpointIn, EndpointUpdate, EndpointBeginnings
+);
+
+/// What an endpoint is to be.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EndpointUpdate {
+    /// Where its webhooks go
+    url: WebhookUrl,
+    /// Optional unique identifier for the endpoint
+    uid: Option<EndpointUid>,
+    /// For people
+    #[serde(default = "empty")]
+    description: Text,
+    /// A number of the tenant's choosing
+    #[serde(default = "default_version")]
+    #[schema(minimum = 0, maximum = 65535)]
+    version: u16,
+    /// Gets nothing while true
+    #[serde(default)]
+    disabled: bool,
+    /// Only these event types (omit for all)
+    #[serde(alias = "filterTypes")]
+    event_types: Option<EventTypeNames>,
+    /// Only messages in one of these channels (omit for all)
+    channels: Option<EndpointChannels>,
+    /// The tenant's notes
+    #[serde(default)]
+    metadata: Notes,
+    #[serde(default, rename = "throttleRate", alias = "rateLimit")]
+    #[schema(ignore)]
+    _throttle_rate: NotYet,
+}
+
+/// What is to change of an endpoint: absent fields stay, null ones are unset.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EndpointPatch {
+    /// Where its webhooks go
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    url: Option<WebhookUrl>,
+    /// Optional unique identifier for the endpoint
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<EndpointUid>, required = false)]
+    uid: Option<Option<EndpointUid>>,
+    /// For people
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    description: Option<Text>,
+    /// A number of the tenant's choosing
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false, minimum = 0, maximum = 65535)]
+    version: Option<u16>,
+    /// Gets nothing while true
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    disabled: Option<bool>,
+    /// Only these event types (null for all)
+    #[serde(default, alias = "filterTypes", deserialize_with = "nullable")]
+    #[schema(value_type = Option<EventTypeNames>, required = false)]
+    event_types: Option<Option<EventTypeNames>>,
+    /// Only messages in one of these channels (null for all)
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<EndpointChannels>, required = false)]
+    channels: Option<Option<EndpointChannels>>,
+    /// The tenant's notes
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
+    metadata: Option<Notes>,
+    #[serde(default, rename = "throttleRate", alias = "rateLimit")]
+    #[schema(ignore)]
+    _throttle_rate: NotYet,
+}
+
+/// An endpoint. Fields with two names have both: newer SDKs read the one, older ones the other.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct EndpointOut<'a> {
+    #[schema(example = "An example endpoint name")]
+    description: &'a str,
+    /// Null: rates are not limited yet
+    #[schema(required)]
+    rate_limit: Option<u16>,
+    /// Null: rates are not limited yet
+    #[schema(required)]
+    throttle_rate: Option<u16>,
+    #[schema(required, example = "unique-ep-identifier")]
+    uid: Option<&'a str>,
+    #[schema(format = "uri", example = "https://example.com/webhook/")]
+    url: &'a str,
+    version: i32,
+    disabled: bool,
+    /// Only these event types; null for all
+    #[schema(required, example = json!(["user.signup", "user.deleted"]))]
+    event_types: Option<&'a [String]>,
+    /// The same as `eventTypes`
+    #[schema(required, example = json!(["user.signup", "user.deleted"]))]
+    filter_types: Option<&'a [String]>,
+    /// Only messages in one of these channels; null for all
+    #[schema(required, example = json!(["project_123", "group_2"]))]
+    channels: Option<&'a [String]>,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    #[schema(example = "ep_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
+    id: String,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
+    metadata: &'a Metadata,
+}
+
+impl EndpointUpdate {
+    fn into_change(self) -> Change {
+        Change {
+            uid: Some(self.uid.map(|uid| uid.0)),
+            url: Some(self.url.0),
+            description: Some(self.description.0),
+            version: Some(i32::from(self.version)),
+            throttle_rate: Some(None),
+            is_disabled: Some(self.disabled),
+            event_types: Some(self.event_types.map(|names| names.0)),
+            channels: Some(self.channels.map(|names| names.0)),
+            metadata: Some(self.metadata.0),
+        }
+    }
+}
+
+impl EndpointPatch {
+    fn into_change(self) -> Change {
+        Change {
+            uid: self.uid.map(|uid| uid.map(|uid| uid.0)),
+            url: self.url.map(|url| url.0),
+            description: self.description.map(|text| text.0),
+            version: self.version.map(i32::from),
+            throttle_rate: None,
+            is_disabled: self.disabled,
+            event_types: self.event_types.map(|names| names.map(|names| names.0)),
+            channels: self.channels.map(|names| names.map(|names| names.0)),
+            metadata: self.metadata.map(|notes| notes.0),
+        }
+    }
+}
+
+impl<'a> From<&'a Endpoint> for EndpointOut<'a> {
+    fn from(endpoint: &'a Endpoint) -> Self {
+        let event_types = endpoint.filter.event_types.as_deref();
+        Self {
+            description: &endpoint.description,
+            rate_limit: endpoint.throttle_rate,
+            throttle_rate: endpoint.throttle_rate,
+            uid: endpoint.uid.as_ref().map(Uid::as_str),
+            url: endpoint.url.as_str(),
+            version: endpoint.version,
+            disabled: endpoint.is_disabled,
+            event_types,
+            filter_types: event_types,
+            channels: endpoint.filter.channels.as_deref(),
+            created_at: Timestamp(endpoint.created_at),
+            updated_at: Timestamp(endpoint.updated_at),
+            id: endpoint.id.public(),
+            metadata: &endpoint.metadata,
+        }
+    }
+}
+
+fn rendered(public_url: &str, endpoint: &Endpoint, made: Made) -> Answer {
+    let body = EndpointOut::from(endpoint);
+    match made {
+        Made::Created => created(&body, format!("{public_url}/api/v1/app/{}/endpoint/{}", endpoint.application_id, endpoint.id)),
+        Made::Existed => answer(StatusCode::OK, &body),
+    }
+}
+
+/// List Endpoints
+///
+/// The application's endpoints, the newest first.
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint", tag = "Endpoint", operation_id = "v1.endpoint.list", params(Paging, InOrder),
+    responses((status = 200, description = "A page", body = ListResponse<EndpointOut>)))]
+pub(crate) async fn list(call: Call) -> ApiResult {
+    let is_ascending = InOrder::is_ascending(&call.query, false)?;
+    let page = Paging::of_ids::<EndpointId>(&call.query, is_ascending)?;
+    let page = endpoints::list(call.db(), call.tenant_id, &call.application(), &page).await?;
+    Ok(render_list(&page, |endpoint| endpoint.id.public(), EndpointOut::from))
+}
+
+/// Create Endpoint
+///
+/// From here on, each message that fits its filters is owed to it.
+#[utoipa::path(post, path = "/api/v1/app/{app_id}/endpoint", tag = "Endpoint", operation_id = "v1.endpoint.create",
+    request_body = EndpointIn, responses((status = 201, description = "Created", body = EndpointOut)))]
+pub(crate) async fn create(call: Call) -> ApiResult {
+    let effect = read_create(&call);
+    let public_url = call.context.config.public_url.clone();
+    call.write(effect, move |endpoint| rendered(&public_url, endpoint, Made::Created)).await
+}
+
+fn read_create(call: &Call) -> ApiResult<Create> {
+    let change = call.json::<EndpointUpdate>()?.into_change();
+    let EndpointBeginnings { secret, headers } = call.json()?;
+    let headers = headers.unwrap_or_default().0;
+    Ok(Create { tenant_id: call.tenant_id, application: call.application(), change, secret: secret.map(|secret| secret.0), headers })
+}
+
+/// Get Endpoint
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.get",
+    responses((status = 200, description = "The endpoint", body = EndpointOut)))]
+pub(crate) async fn get(call: Call) -> ApiResult {
+    let endpoint = endpoints::get(call.db(), &call.address()).await?;
+    Ok(ok(&EndpointOut::from(&endpoint)))
+}
+
+/// Update Endpoint
+///
+/// Replaces an endpoint, or makes one if there is none. Its secret and headers stay as they are.
+#[utoipa::path(put, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.update",
+    request_body = EndpointUpdate, responses(
+    (status = 200, description = "Replaced", body = EndpointOut),
+    (status = 201, description = "Created", body = EndpointOut)))]
+pub(crate) async fn update(call: Call) -> ApiResult {
+    let change = call.json::<EndpointUpdate>().map(EndpointUpdate::into_change);
+    write_update(&call, change, true).await
+}
+
+/// Patch Endpoint
+///
+/// Changes the fields that are given.
+#[utoipa::path(patch, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.patch",
+    request_body = EndpointPatch, responses((status = 200, description = "Changed", body = EndpointOut)))]
+pub(crate) async fn patch(call: Call) -> ApiResult {
+    let change = call.json::<EndpointPatch>().map(EndpointPatch::into_change);
+    write_update(&call, change, false).await
+}
+
+async fn write_update(call: &Call, change: ApiResult<Change>, or_create: bool) -> ApiResult {
+    let effect = change.map(|change| Update { address: call.address(), change, or_create });
+    let public_url = call.context.config.public_url.clone();
+    call.write(effect, move |(endpoint, made)| rendered(&public_url, endpoint, *made)).await
+}
+
+/// Delete Endpoint
+///
+/// What is still owed to it is not sent. Its uid may be used again.
+#[utoipa::path(delete, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.delete",
+    responses((status = 204, description = "Deleted")))]
+pub(crate) async fn delete(call: Call) -> ApiResult {
+    call.write(Ok(Delete(call.address())), |()| nothing()).await
+}

@@ -1,0 +1,68 @@
+//! Custom headers of an endpoint on the wire.
+
+use std::collections::BTreeMap;
+
+use domain::endpoint::{Headers, is_sensitive_header};
+use serde::{Deserialize, Serialize};
+use storage::endpoints::{self, SetHeaders};
+use utoipa::ToSchema;
+
+use super::{
+    fields::{CustomHeaders, HeaderChanges},
+    nothing, ok,
+};
+use crate::{error::ApiResult, extract::Call};
+
+/// All custom headers that an endpoint is to have.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct EndpointHeadersIn {
+    headers: CustomHeaders,
+}
+
+/// Custom headers that are to change; null removes one.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct EndpointHeadersPatchIn {
+    headers: HeaderChanges,
+}
+
+/// The custom headers of an endpoint. Of sensitive ones only the names are shown.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EndpointHeadersOut {
+    headers: BTreeMap<String, String>,
+    #[schema(example = json!(["Authorization"]))]
+    sensitive: Vec<String>,
+}
+
+/// Get Endpoint Headers
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
+    operation_id = "v1.endpoint.get-headers", responses((status = 200, description = "The headers", body = EndpointHeadersOut)))]
+pub(crate) async fn get(call: Call) -> ApiResult {
+    let headers = endpoints::headers(call.db(), &call.address()).await?;
+    let (sensitive, shown): (Headers, Headers) = headers.into_iter().partition(|(name, _)| is_sensitive_header(name));
+    Ok(ok(&EndpointHeadersOut { headers: shown, sensitive: sensitive.into_keys().collect() }))
+}
+
+/// Update Endpoint Headers
+///
+/// Replaces all of them.
+#[utoipa::path(put, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
+    operation_id = "v1.endpoint.update-headers", request_body = EndpointHeadersIn, responses((status = 204, description = "Replaced")))]
+pub(crate) async fn update(call: Call) -> ApiResult {
+    let effect = call.json::<EndpointHeadersIn>().map(|body| SetHeaders {
+        address: call.address(),
+        headers: body.headers.0.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+        replace: true,
+    });
+    call.write(effect, |()| nothing()).await
+}
+
+/// Patch Endpoint Headers
+///
+/// Sets those that are given and removes those that are null.
+#[utoipa::path(patch, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
+    operation_id = "v1.endpoint.patch-headers", request_body = EndpointHeadersPatchIn, responses((status = 204, description = "Changed")))]
+pub(crate) async fn patch(call: Call) -> ApiResult {
+    let effect =
+        call.json::<EndpointHeadersPatchIn>().map(|body| SetHeaders { address: call.address(), headers: body.headers.0, replace: false });
+    call.write(effect, |()| nothing()).await
+}

@@ -1,0 +1,358 @@
+//! The fields of request bodies: each type reads only what its field may hold, so that a body that parses is valid.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    application::{InvalidName, MAX_NAME, Metadata, Uid, check_metadata, check_name},
+    endpoint::{EndpointUrl, Headers, check_headers},
+    id::{ApplicationId, EndpointId, MessageId},
+    idempotency::MAX_KEY,
+    message::{MAX_ENDPOINT_CHANNELS, MAX_MESSAGE_CHANNELS},
+    signing::Secret,
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, IgnoredAny},
+};
+use serde_json::{Value, json};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ObjectBuilder, RefOr, Schema, SchemaFormat,
+        schema::{AdditionalProperties, ArrayBuilder, Type},
+    },
+};
+
+/// The alphabet of uids, event type names and channels.
+pub(crate) const NAME: &str = r"^[a-zA-Z0-9\-_.]+$";
+/// The longest channel, in bytes (the SDK contract).
+const MAX_CHANNEL: usize = 128;
+/// Visible ASCII that may contain spaces but not begin or end with one: the text travels in a header.
+const MESSAGE_KEY: &str = "^[!-~]([ -~]*[!-~])?$";
+/// http and https URLs with a host name or an address, as far as a pattern can tell.
+const URL: &str = r"^https?://(([a-zA-Z0-9]+[.-])*[a-zA-Z]+|((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])|\[::1\])(:[1-9][0-9]{0,3}|:[1-5][0-9]{4})?([/?#][!-~]*)?$";
+/// `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair.
+const SECRET: &str = r"^(whsec_([a-zA-Z0-9+/]{4}){8,24}([a-zA-Z0-9+/]{4}|[a-zA-Z0-9+/]{2}==|[a-zA-Z0-9+/]{3}=)?|whsk_[a-zA-Z0-9+/]{86}==)$";
+/// The name of an HTTP header.
+const HEADER_NAME: &str = r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}$";
+/// The value of an HTTP header.
+const HEADER_VALUE: &str = r"^[\t -~]{0,4096}$";
+
+/// Declares a text field: what it holds, how it is read, and how it is documented.
+macro_rules! text_field {
+    ($(#[doc = $doc:literal])* $name:ident($inner:ty), $read:expr, $schema:expr) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug)]
+        pub(crate) struct $name(pub(crate) $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let read: fn(&str) -> Result<$inner, String> = $read;
+                read(&text).map(Self).map_err(D::Error::custom)
+            }
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                Schema::from($schema.description(Some(concat!($($doc),*).trim())).build()).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
+}
+
+fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+fn name(longest: usize, example: &str) -> ObjectBuilder {
+    text().min_length(Some(1)).max_length(Some(longest)).pattern(Some(NAME)).examples([json!(example)])
+}
+
+fn told<T>(result: Result<T, InvalidName>) -> Result<T, String> {
+    result.map_err(|error| error.to_string())
+}
+
+fn without_nul(text: &str) -> Result<String, String> {
+    if text.contains('\0') { Err("must not contain NUL characters".into()) } else { Ok(text.to_owned()) }
+}
+
+text_field!(
+    /// Any text but one with NUL characters.
+    Text(String), without_nul, text().pattern(Some(r"^[^\x00]*$")).examples([json!("An example")])
+);
+text_field!(
+    /// The name of an application.
+    ApplicationName(String),
+    |text| if text.is_empty() { Err("must not be empty".into()) } else { without_nul(text) },
+    text().min_length(Some(1)).pattern(Some(r"^[^\x00]+$")).examples([json!("My first application")])
+);
+text_field!(
+    /// The tenant's own name for an application. Must not begin with `app_`.
+    ApplicationUid(Uid), |text| told(Uid::parse::<ApplicationId>(text)), name(MAX_NAME, "unique-app-identifier")
+);
+text_field!(
+    /// The tenant's own name for an endpoint. Must not begin with `ep_`.
+    EndpointUid(Uid), |text| told(Uid::parse::<EndpointId>(text)), name(MAX_NAME, "unique-ep-identifier")
+);
+text_field!(
+    /// The publisher's own name for a message. Must not begin with `msg_`.
+    EventId(Uid), |text| told(Uid::parse::<MessageId>(text)), name(MAX_NAME, "unique-msg-identifier")
+);
+text_field!(
+    /// The name of an event type.
+    EventTypeName(String), |text| told(check_name(text).map(|()| text.to_owned())), name(MAX_NAME, "user.signup")
+);
+text_field!(
+    /// A plain name.
+    Label(String), |text| told(check_name(text).map(|()| text.to_owned())), name(MAX_NAME, "cool-new-feature")
+);
+text_field!(
+    /// A channel.
+    Channel(String),
+    |text| if text.len() > MAX_CHANNEL {
+        Err(format!("must be 1 to {MAX_CHANNEL} characters long"))
+    } else {
+        told(check_name(text).map(|()| text.to_owned()))
+    },
+    name(MAX_CHANNEL, "project_1337")
+);
+text_field!(
+    /// The key that dedupes messages: a second message with it is stored, flagged and not delivered.
+    MessageKey(String), message_key,
+    text().min_length(Some(1)).max_length(Some(MAX_KEY)).pattern(Some(MESSAGE_KEY)).examples([json!("order-4711-paid")])
+);
+text_field!(
+    /// Where webhooks go: an http or https URL without credentials.
+    WebhookUrl(EndpointUrl), |text| EndpointUrl::parse(text).map_err(|error| error.to_string()),
+    text().format(Some(SchemaFormat::Custom("uri".into())))
+        .max_length(Some(2048)).pattern(Some(URL)).examples([json!("https://example.com/webhook/")])
+);
+text_field!(
+    /// A signing secret: `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair.
+    SigningSecret(Secret), |text| Secret::parse(text).map_err(|error| error.to_string()),
+    text().pattern(Some(SECRET)).examples([json!("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")])
+);
+
+fn message_key(text: &str) -> Result<String, String> {
+    let is_visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let is_trimmed = !text.starts_with(' ') && !text.ends_with(' ');
+    if is_visible && is_trimmed && (1..=MAX_KEY).contains(&text.len()) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("must be 1 to {MAX_KEY} visible ASCII characters, without spaces at the ends"))
+    }
+}
+
+/// Declares a list of names: at least one, at most so many; repeats count once.
+macro_rules! list_field {
+    ($(#[$doc:meta])* $name:ident, $item:ident, $most:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub(crate) struct $name(pub(crate) Vec<String>);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let mut names = Vec::new();
+                for $item(name) in Vec::<$item>::deserialize(deserializer)? {
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+                let most: usize = $most;
+                if names.is_empty() || names.len() > most {
+                    return Err(D::Error::custom(format!("must name at least one and at most {most}")));
+                }
+                Ok(Self(names))
+            }
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let list = ArrayBuilder::new().items($item::schema()).min_items(Some(1)).max_items(Some($most));
+                Schema::from(list.build()).into()
+            }
+        }
+
+        impl ToSchema for $name {}
+    };
+}
+
+list_field!(
+    /// The channels of a message.
+    MessageChannels, Channel, MAX_MESSAGE_CHANNELS
+);
+list_field!(
+    /// The channels that an endpoint listens to.
+    EndpointChannels, Channel, MAX_ENDPOINT_CHANNELS
+);
+/// The most event types that one endpoint can name.
+const MAX_EVENT_TYPES: usize = 1000;
+list_field!(
+    /// The event types that an endpoint wants. They must exist.
+    EventTypeNames, EventTypeName, MAX_EVENT_TYPES
+);
+
+/// The tenant's notes on a thing: text to text, at most 4096 bytes of JSON. Null is none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes(pub(crate) Metadata);
+
+impl<'de> Deserialize<'de> for Notes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let notes = Option::<BTreeMap<Text, Text>>::deserialize(deserializer)?.unwrap_or_default();
+        let notes = notes.into_iter().map(|(name, value)| (name.0, value.0)).collect();
+        check_metadata(&notes).map_err(D::Error::custom)?;
+        Ok(Self(notes))
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
+impl PartialSchema for Notes {
+    fn schema() -> RefOr<Schema> {
+        let notes = ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::Object, Type::Null]))
+            .property_names(Some(Text::schema()))
+            .additional_properties(Some(AdditionalProperties::RefOr(Text::schema())))
+            .description(Some("The tenant's notes: text to text, at most 4096 bytes of JSON"))
+            .default(Some(json!({})));
+        Schema::from(notes.build()).into()
+    }
+}
+
+impl ToSchema for Notes {}
+
+/// Custom headers of an endpoint: name to value.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CustomHeaders(pub(crate) Headers);
+
+impl<'de> Deserialize<'de> for CustomHeaders {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let headers = Headers::deserialize(deserializer)?;
+        check_headers(&headers).map_err(D::Error::custom)?;
+        Ok(Self(headers))
+    }
+}
+
+/// Changes of custom headers: name to value, or to null to remove the header.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeaderChanges(pub(crate) Vec<(String, Option<String>)>);
+
+impl<'de> Deserialize<'de> for HeaderChanges {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let changes = BTreeMap::<String, Option<String>>::deserialize(deserializer)?;
+        let checked = changes.iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect();
+        check_headers(&checked).map_err(D::Error::custom)?;
+        Ok(Self(changes.into_iter().collect()))
+    }
+}
+
+fn header_map(value: Schema) -> RefOr<Schema> {
+    let map = ObjectBuilder::new()
+        .property_names(Some(text().pattern(Some(HEADER_NAME)).build()))
+        .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(value))))
+        .max_properties(Some(50))
+        .examples([json!({"X-Example": "123", "X-Foobar": "Bar"})]);
+    Schema::from(map.build()).into()
+}
+
+impl PartialSchema for CustomHeaders {
+    fn schema() -> RefOr<Schema> {
+        header_map(text().pattern(Some(HEADER_VALUE)).build().into())
+    }
+}
+
+impl ToSchema for CustomHeaders {}
+
+impl PartialSchema for HeaderChanges {
+    fn schema() -> RefOr<Schema> {
+        let kinds = utoipa::openapi::schema::SchemaType::from_iter([Type::String, Type::Null]);
+        header_map(ObjectBuilder::new().schema_type(kinds).pattern(Some(HEADER_VALUE)).build().into())
+    }
+}
+
+impl ToSchema for HeaderChanges {}
+
+/// JSON Schemas of an event type, by version.
+#[derive(Clone, Debug)]
+pub(crate) struct Schemas(pub(crate) Value);
+
+impl<'de> Deserialize<'de> for Schemas {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let versions = serde_json::Map::<String, Value>::deserialize(deserializer)?;
+        if let Some((version, _)) = versions.iter().find(|(_, schema)| !schema.is_object()) {
+            return Err(D::Error::custom(format!("the schema of version `{version}` must be an object")));
+        }
+        let schemas = Value::Object(versions);
+        if has_nul(&schemas) { Err(D::Error::custom("must not contain NUL characters")) } else { Ok(Self(schemas)) }
+    }
+}
+
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+impl PartialSchema for Schemas {
+    fn schema() -> RefOr<Schema> {
+        let versions = ObjectBuilder::new()
+            .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(ObjectBuilder::new().build().into()))))
+            .examples([json!({"1": {
+                "title": "Invoice Paid Event",
+                "type": "object",
+                "properties": {"invoiceId": {"type": "string", "description": "The invoice id"}},
+                "required": ["invoiceId"]
+            }})]);
+        Schema::from(versions.build()).into()
+    }
+}
+
+impl ToSchema for Schemas {}
+
+/// A field of the contract that we do not act on. Absent or null is fine; anything else is refused by name, because to
+/// accept and ignore it would be a lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NotYet;
+
+impl<'de> Deserialize<'de> for NotYet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Option::<IgnoredAny>::deserialize(deserializer)? {
+            None => Ok(Self),
+            Some(_) => Err(D::Error::custom("is not supported yet: leave it out")),
+        }
+    }
+}
+
+/// Reads a field that may be absent but not null.
+pub(crate) fn present<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Reads a field of a patch: absent keeps, null unsets.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}

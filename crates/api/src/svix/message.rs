@@ -1,0 +1,363 @@
+//! Messages on the wire.
+
+use std::borrow::Cow;
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use domain::{
+    id::{Id, MessageId},
+    message::Message,
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{json, value::RawValue};
+use storage::{
+    Conflict,
+    committer::{NewMessage, Published},
+    directory,
+    idempotency::{Answer, Answered, Found},
+    messages,
+};
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
+};
+
+use super::{
+    ListResponse, Paging, Timestamp, answer,
+    fields::{EventId, EventTypeName, MessageChannels, MessageKey, NotYet},
+    filter::ListFilter,
+    list as render_list, ok,
+};
+use crate::{
+    error::{ApiError, ApiResult, JSON},
+    extract::Call,
+    idempotency::respond,
+    query::Query,
+};
+
+/// The retention that the contract defaults to, in days; the only one that we take.
+const RETENTION_DAYS: i64 = 90;
+
+/// A message to be published.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MessageIn<'a> {
+    /// What happened
+    event_type: EventTypeName,
+    /// What receivers get, byte for byte
+    #[serde(borrow, alias = "data")]
+    #[schema(value_type = Payload)]
+    payload: &'a RawValue,
+    /// Optional unique identifier for the message; a second use is a conflict
+    event_id: Option<EventId>,
+    /// List of free-form identifiers that endpoints can filter by
+    channels: Option<MessageChannels>,
+    /// Optional key that dedupes messages: a second message with it is stored, flagged as a duplicate and not delivered
+    #[serde(rename = "idempotency_key", alias = "idempotencyKey")]
+    message_key: Option<MessageKey>,
+    /// How long the payload is kept, in days
+    #[serde(default, rename = "payloadRetentionPeriod")]
+    #[schema(value_type = i64, required = false, minimum = 90, maximum = 90, default = 90)]
+    _payload_retention_period: RetentionPeriod,
+    #[serde(default, rename = "payloadRetentionHours")]
+    #[schema(ignore)]
+    _payload_retention_hours: NotYet,
+    #[serde(default, rename = "application")]
+    #[schema(ignore)]
+    _application: NotYet,
+    #[serde(default, rename = "tags")]
+    #[schema(ignore)]
+    _tags: NotYet,
+    #[serde(default, rename = "deliverAt")]
+    #[schema(ignore)]
+    _deliver_at: NotYet,
+    #[serde(default, rename = "transformationsParams")]
+    #[schema(ignore)]
+    _transformations_params: NotYet,
+}
+
+/// What a message carries, in the document.
+#[derive(Debug)]
+pub(crate) struct Payload;
+
+impl PartialSchema for Payload {
+    fn schema() -> RefOr<Schema> {
+        let any = ObjectBuilder::new().schema_type(Type::Object).description(Some("A JSON object, kept and delivered byte for byte"));
+        Schema::from(any.examples([json!({"email": "test@example.com", "username": "test_user"})]).build()).into()
+    }
+}
+
+impl ToSchema for Payload {}
+
+/// The default retention, which is the only one that we act on.
+#[derive(Clone, Copy, Debug, Default)]
+struct RetentionPeriod;
+
+impl<'de> Deserialize<'de> for RetentionPeriod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Option::<i64>::deserialize(deserializer)? {
+            None | Some(RETENTION_DAYS) => Ok(Self),
+            Some(_) => Err(D::Error::custom(format!("is not supported yet other than {RETENTION_DAYS}: leave it out"))),
+        }
+    }
+}
+
+/// A message.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct MessageOut<'a> {
+    #[schema(required, example = "unique-msg-identifier")]
+    event_id: Option<&'a str>,
+    #[schema(example = "user.signup")]
+    event_type: &'a str,
+    /// The publisher's bytes; `{}` without `with_content`, `{"expired":true}` once expunged
+    #[schema(value_type = Payload)]
+    payload: Cow<'a, RawValue>,
+    #[schema(required, example = json!(["project_123", "group_2"]))]
+    channels: Option<&'a [String]>,
+    #[schema(example = "msg_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
+    id: String,
+    timestamp: Timestamp,
+    /// Null: messages have no tags yet
+    #[schema(required)]
+    tags: Option<&'a [String]>,
+    /// The key that dedupes messages, if the message has one
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "order-4711-paid")]
+    idempotency_key: Option<&'a str>,
+    /// Whether an earlier message had the same key, so that this one is not delivered
+    is_duplicate: bool,
+    /// That earlier message
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "msg_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
+    duplicate_of: Option<String>,
+    /// Whether this duplicate carries another payload than that earlier message
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    payload_mismatch: Option<bool>,
+}
+
+impl<'a> MessageOut<'a> {
+    pub(crate) fn new(message: &'a Message, with_content: bool) -> Self {
+        Self {
+            event_id: message.event_id.as_deref(),
+            event_type: &message.event_type,
+            payload: payload(message, with_content),
+            channels: Some(message.channels.as_slice()).filter(|channels| !channels.is_empty()),
+            id: message.id.public(),
+            timestamp: Timestamp(message.created_at),
+            tags: None,
+            idempotency_key: message.message_key.as_deref(),
+            is_duplicate: message.is_duplicate(),
+            duplicate_of: message.duplicate_of.map(Id::public),
+            payload_mismatch: message.is_duplicate().then_some(message.payload_mismatch),
+        }
+    }
+}
+
+fn payload(message: &Message, with_content: bool) -> Cow<'_, RawValue> {
+    if !with_content {
+        return Cow::Owned(constant("{}"));
+    }
+    let Some(bytes) = &message.payload else { return Cow::Owned(constant(r#"{"expired":true}"#)) };
+    match serde_json::from_slice::<&RawValue>(bytes) {
+        Ok(raw) => Cow::Borrowed(raw),
+        // Not JSON: shown as text. No operation of this dialect accepts such a payload.
+        Err(_) => Cow::Owned(serde_json::value::to_raw_value(&String::from_utf8_lossy(bytes)).unwrap_or_else(|_| constant("{}"))),
+    }
+}
+
+fn constant(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).expect("the constant is JSON")
+}
+
+/// Whether payloads are wanted.
+#[derive(Clone, Copy, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WithContent {
+    /// When `true` message payloads are included in the response
+    #[param(required = false, default = true)]
+    with_content: bool,
+}
+
+impl WithContent {
+    fn read(query: &Query) -> ApiResult<bool> {
+        Ok(Self { with_content: query.flag("with_content", true)? }.with_content)
+    }
+}
+
+/// List Messages
+///
+/// The application's messages, the newest first.
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg", tag = "Message", operation_id = "v1.message.list",
+    params(Paging, ListFilter, WithContent), responses((status = 200, description = "A page", body = ListResponse<MessageOut>)))]
+pub(crate) async fn list(call: Call) -> ApiResult {
+    call.query.refuse(&["tag"])?;
+    let filter = ListFilter::read(&call.query)?;
+    let page = filter.page::<MessageId>(&call.query)?;
+    let with_content = WithContent::read(&call.query)?;
+    let page = messages::list(call.db(), call.tenant_id, &call.application(), &filter.into(), &page).await?;
+    Ok(render_list(&page, |message| message.id.public(), |message| MessageOut::new(message, with_content)))
+}
+
+/// Get Message
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg/{msg_id}", tag = "Message", operation_id = "v1.message.get",
+    params(WithContent), responses((status = 200, description = "The message", body = MessageOut)))]
+pub(crate) async fn get(call: Call) -> ApiResult {
+    let with_content = WithContent::read(&call.query)?;
+    let message = messages::get(call.db(), call.tenant_id, &call.application(), &call.message()).await?;
+    Ok(ok(&MessageOut::new(&message, with_content)))
+}
+
+/// Create Message
+///
+/// Once this is answered with 202, the message and everything that it owes to endpoints are stored.
+#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg", tag = "Message", operation_id = "v1.message.create",
+    params(WithContent), request_body = MessageIn, responses((status = 202, description = "Accepted", body = MessageOut)))]
+pub(crate) async fn create(call: Call) -> ApiResult {
+    match publish(&call).await {
+        Ok(response) => Ok(response),
+        // A saved outcome wins over validation and over an application that has been deleted since.
+        Err(refusal @ (ApiError::Invalid(_) | ApiError::NotFound(_))) => match call.saved().await? {
+            Some(Found::Answer(answer)) => Ok(respond(Answered { answer, is_replay: true })),
+            Some(Found::Published(published)) => Ok(respond(rendered(&call, &published, WithContent::read(&call.query).unwrap_or(true)))),
+            None => Err(refusal),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+async fn publish(call: &Call) -> ApiResult {
+    let with_content = WithContent::read(&call.query)?;
+    let new = call.json::<MessageIn>()?;
+    let payload = object_slice(&call.body, new.payload)?;
+    let application = call.application();
+    let subscribers = directory::find(call.db(), call.tenant_id, &application).await?;
+    let claim = call.claim().await?;
+    let new = NewMessage {
+        subscribers,
+        application,
+        event_type: new.event_type.0,
+        event_id: new.event_id.map(|id| id.0.to_string()),
+        channels: new.channels.map(|channels| channels.0).unwrap_or_default(),
+        message_key: new.message_key.map(|key| key.0),
+        payload,
+        content_type: JSON.to_owned(),
+        claim,
+    };
+    let published = call.context.publisher.publish(new).await?;
+    Ok(respond(rendered(call, &published, with_content)))
+}
+
+/// The payload as a slice of the request's body, without a copy. It must be a JSON object.
+fn object_slice(body: &Bytes, payload: &RawValue) -> ApiResult<Bytes> {
+    let text = payload.get();
+    if text.starts_with('{') {
+        Ok(body.slice_ref(text.as_bytes()))
+    } else {
+        Err(ApiError::malformed(&["body", "payload"], "must be a JSON object"))
+    }
+}
+
+/// The answer to a creation; the same for the same message, so that a replay equals the first answer.
+fn rendered(call: &Call, published: &Published, with_content: bool) -> Answered {
+    match published {
+        Published::Accepted { message, is_replay } => {
+            tracing::debug!(tenant = %message.tenant_id, application = %message.application_id, message = %message.id, is_replay,
+                "a message was accepted");
+            let public_url = &call.context.config.public_url;
+            let location = format!("{public_url}/api/v1/app/{}/msg/{}", message.application_id, message.id);
+            let body = MessageOut::new(message, with_content);
+            Answered { answer: Answer { location: Some(location), ..answer(StatusCode::ACCEPTED, &body) }, is_replay: *is_replay }
+        }
+        Published::EventIdTaken { by, is_replay } => {
+            Answered { answer: ApiError::Conflict(Conflict::EventId(*by)).answer(), is_replay: *is_replay }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use domain::id::{ApplicationId, TenantId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn payload_of(body: &str) -> ApiResult<Bytes> {
+        let body = Bytes::from(body.to_owned());
+        let parsed: MessageIn = crate::json::parse(&body)?;
+        object_slice(&body, parsed.payload)
+    }
+
+    fn place(body: &str) -> String {
+        match payload_of(body) {
+            Err(ApiError::Invalid(problems)) => problems[0].loc.join("."),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn payloads_are_kept_byte_for_byte() {
+        for payload in ["{}", "{ \"b\" :1.10,\n  \"a\": \"\\u00e9\\u0000\", \"a\": 1e400 }", "{\"é\":\"\u{1F4E6}\"}"] {
+            for name in ["payload", "data"] {
+                let body = format!("{{ \"eventType\":\"a.b\", \"{name}\" :  {payload}  }}");
+                assert_eq!(payload_of(&body).expect("a payload"), payload);
+            }
+        }
+    }
+
+    #[test]
+    fn the_wrong_message_is_refused_by_field() {
+        for (rest, loc) in [
+            ("\"payload\":[]", "body.payload"),
+            ("\"payload\":\"{}\"", "body.payload"),
+            ("\"payload\":null", "body.payload"),
+            ("\"payload\":{\"a\"}", "body.payload"),
+            ("\"x\":1", "body.payload"),
+            ("\"payload\":{},\"data\":{}", "body.payload"),
+            ("\"payload\":{},\"channels\":[]", "body.channels"),
+            ("\"payload\":{},\"channels\":[\"a\",\"b c\"]", "body.channels.1"),
+            ("\"payload\":{},\"channels\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"]", "body.channels"),
+            ("\"payload\":{},\"eventId\":\"msg_1\"", "body.eventId"),
+            ("\"payload\":{},\"eventId\":\"a\\u0000\"", "body.eventId"),
+            ("\"payload\":{},\"idempotency_key\":\"\"", "body.idempotency_key"),
+            ("\"payload\":{},\"tags\":[\"a\"]", "body.tags"),
+            ("\"payload\":{},\"deliverAt\":\"2030-01-01T00:00:00Z\"", "body.deliverAt"),
+            ("\"payload\":{},\"payloadRetentionPeriod\":5", "body.payloadRetentionPeriod"),
+            ("\"payload\":{},\"application\":{\"name\":\"a\"}", "body.application"),
+        ] {
+            assert_eq!(place(&format!("{{\"eventType\":\"a\",{rest}}}")), loc, "{rest}");
+        }
+        assert!(payload_of("{\"eventType\":\"a\",\"payload\":{},\"tags\":null,\"payloadRetentionPeriod\":90,\"unknown\":1}").is_ok());
+    }
+
+    #[test]
+    fn a_message_shows_its_payload_as_it_was() {
+        let message = Message {
+            id: MessageId(Uuid::now_v7()),
+            tenant_id: TenantId(Uuid::now_v7()),
+            application_id: ApplicationId(Uuid::now_v7()),
+            event_type: "user.signup".into(),
+            event_id: None,
+            channels: Vec::new(),
+            payload: Some(Bytes::from_static(b"{ \"a\" : 1.10 }")),
+            content_type: JSON.into(),
+            message_key: None,
+            duplicate_of: None,
+            payload_mismatch: false,
+            created_at: DateTime::UNIX_EPOCH,
+        };
+        let json = |message: &Message, with_content| serde_json::to_string(&MessageOut::new(message, with_content)).expect("JSON");
+        let expected = format!(
+            r#"{{"eventId":null,"eventType":"user.signup","payload":{{ "a" : 1.10 }},"channels":null,"id":"{}","timestamp":"1970-01-01T00:00:00.000000Z","tags":null,"isDuplicate":false}}"#,
+            message.id
+        );
+        assert_eq!(json(&message, true), expected);
+        assert!(json(&message, false).contains(r#""payload":{},"#));
+        assert!(json(&Message { payload: None, ..message.clone() }, true).contains(r#""payload":{"expired":true},"#));
+        let twin = Message { duplicate_of: Some(message.id), message_key: Some("k".into()), ..message.clone() };
+        let tail = format!(r#""idempotencyKey":"k","isDuplicate":true,"duplicateOf":"{}","payloadMismatch":false}}"#, message.id);
+        assert!(json(&twin, true).ends_with(&tail));
+    }
+}
