@@ -86,7 +86,7 @@ create table event_type (
   tenant_id uuid not null references tenant,
   name text not null,
   description text not null default '',
-  schemas jsonb,
+  schemas json,
   feature_flag text,
   group_name text,
   is_archived boolean not null default false,

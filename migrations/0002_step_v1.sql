@@ -129,7 +129,9 @@ begin
     update attempt a set is_latest = false from taken t where t.last_attempt_id is not null and a.id = t.last_attempt_id
   ), recorded as (
     insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at)
-      select attempt_id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, status_code, duration_ms, url, response,
+      select attempt_id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, status_code, duration_ms,
+          -- What ended because its endpoint was deleted was not sent anywhere: it names where it would have gone.
+          case when url = '' then coalesce((select e.url from endpoint e where e.id = taken.endpoint_id), '') else url end, response,
           case when kind = 1 then now() + make_interval(secs => delay) end
         from taken
   )

@@ -36,8 +36,16 @@ pub(crate) struct Admitted {
     pub(crate) body: Bytes,
 }
 
-/// Admits a request or refuses it.
+/// Admits a request or refuses it, in a task of its own: the connection may be gone before the work is done.
 pub(crate) async fn admit(State(context): State<Context>, request: Request, next: Next) -> Response {
+    let work = context.tasks.spawn(carry_out(context.clone(), request, next));
+    work.await.unwrap_or_else(|_| {
+        tracing::error!("a handler panicked");
+        ApiError::Internal.into_response()
+    })
+}
+
+async fn carry_out(context: Context, request: Request, next: Next) -> Response {
     let echo = request.headers().get(IDEMPOTENCY_KEY).cloned();
     let (mut parts, body) = request.into_parts();
     let mut body = Incoming::new(body, &parts.headers);
@@ -50,11 +58,7 @@ pub(crate) async fn admit(State(context): State<Context>, request: Request, next
     };
     let echo = echo.filter(|_| admitted.key.is_some());
     parts.extensions.insert(admitted);
-    let work = context.tasks.spawn(next.run(Request::from_parts(parts, Body::empty())));
-    let mut response = work.await.unwrap_or_else(|_| {
-        tracing::error!("a handler panicked");
-        ApiError::Internal.into_response()
-    });
+    let mut response = next.run(Request::from_parts(parts, Body::empty())).await;
     if let Some(key) = echo {
         response.headers_mut().insert(IDEMPOTENCY_KEY, key);
     }

@@ -12,7 +12,7 @@ use domain::{
 };
 use sqlx::{Acquire, PgConnection, Postgres, Transaction, types::Uuid};
 
-use crate::{Db, Error, Result, committer::Published, messages};
+use crate::{Db, Error, Result, committer::Published, messages, partitions};
 
 /// The name-space of header keys in [`lock_id`].
 pub(crate) const KEY_LOCK: u8 = 1;
@@ -91,11 +91,28 @@ where
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
 {
     let mut tx = begin(db, claim.as_ref()).await?;
+    let answered = within(db, &mut tx, claim, effect, render).await;
+    // The lock must be free before anybody is told that it is: a dropped transaction ends some time later.
+    if answered.as_ref().is_ok_and(|answered| !answered.is_replay) {
+        tx.commit().await?;
+        if E::WAKES {
+            db.wake();
+        }
+    } else if let Err(error) = tx.rollback().await {
+        tracing::debug!(%error, "a transaction ended with its connection");
+    }
+    answered
+}
+
+async fn within<E, R>(db: &Db, tx: &mut Transaction<'static, Postgres>, claim: Option<Claim>, effect: E, render: R) -> Result<Answered>
+where
+    E: Effect,
+    R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
+{
     if let Some(claim) = &claim
-        && let Some(saved) = look_up(&mut tx, claim).await?
+        && let Some(saved) = look_up(&mut *tx, claim).await?
     {
-        let answer = saved.open(db, claim).map(|answer| Answered { answer, is_replay: true });
-        return answer;
+        return saved.open(db, claim).map(|answer| Answered { answer, is_replay: true });
     }
     let mut savepoint = tx.begin().await?;
     let result = match effect.apply(db, &mut savepoint).await {
@@ -111,13 +128,23 @@ where
     };
     let answer = render(result.as_ref());
     if let Some(claim) = claim.filter(|claim| claim.policy.saves_status(answer.status)) {
-        save(db, &mut tx, &claim, &answer).await?;
-    }
-    tx.commit().await?;
-    if E::WAKES {
-        db.wake();
+        let mut savepoint = tx.begin().await?;
+        match save(db, &mut savepoint, &claim, &answer).await {
+            Ok(()) => savepoint.commit().await?,
+            Err(error) if is_partition_missing(&error) => {
+                savepoint.rollback().await?;
+                partitions::ensure(db).await?;
+                save(db, tx, &claim, &answer).await?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(Answered { answer, is_replay: false })
+}
+
+/// SQLSTATE 23514 (`check_violation`) is what an insert meets when the day's partition has not been made.
+fn is_partition_missing(error: &Error) -> bool {
+    matches!(error, Error::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514"))
 }
 
 /// Opens the transaction that holds the key's lock until it ends; without a claim, just a transaction. The lock is tried

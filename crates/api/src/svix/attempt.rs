@@ -37,11 +37,12 @@ pub(crate) enum MessageStatusText {
 }
 
 impl MessageStatusText {
-    fn of(outcome: Outcome) -> Self {
+    /// What ended without a request has a status of its own only for clients that ask for `expanded_statuses`.
+    fn of(outcome: Outcome, is_expanded: bool) -> Self {
         match outcome {
             Outcome::Succeeded => Self::Success,
-            Outcome::Failed | Outcome::Unknown => Self::Fail,
-            Outcome::Canceled | Outcome::Discarded => Self::Canceled,
+            Outcome::Canceled | Outcome::Discarded if is_expanded => Self::Canceled,
+            Outcome::Failed | Outcome::Unknown | Outcome::Canceled | Outcome::Discarded => Self::Fail,
         }
     }
 
@@ -103,9 +104,9 @@ impl MessageStatus {
     }
 
     /// The outcomes with this status.
-    fn outcomes(self) -> Vec<Outcome> {
+    fn outcomes(self, is_expanded: bool) -> Vec<Outcome> {
         let all = [Outcome::Succeeded, Outcome::Failed, Outcome::Unknown, Outcome::Canceled, Outcome::Discarded];
-        all.into_iter().filter(|outcome| MessageStatusText::of(*outcome).number() == self).collect()
+        all.into_iter().filter(|outcome| MessageStatusText::of(*outcome, is_expanded).number() == self).collect()
     }
 }
 
@@ -120,7 +121,7 @@ impl StatusCodeClass {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct MessageAttemptOut<'a> {
     /// The URL that was called
-    #[schema(format = "uri", example = "https://example.com/webhook/")]
+    #[schema(example = "https://example.com/webhook/")]
     url: &'a str,
     /// The first 16 kB of the response, or why there was none; `{}` without `with_content`
     #[schema(example = "{}")]
@@ -143,8 +144,8 @@ pub(crate) struct MessageAttemptOut<'a> {
 }
 
 impl<'a> MessageAttemptOut<'a> {
-    fn new(attempt: &'a Attempt, with_content: bool) -> Self {
-        let status_text = MessageStatusText::of(attempt.outcome);
+    fn new(attempt: &'a Attempt, with_content: bool, is_expanded: bool) -> Self {
+        let status_text = MessageStatusText::of(attempt.outcome, is_expanded);
         let response = if with_content { String::from_utf8_lossy(&attempt.response).into_owned() } else { "{}".into() };
         Self {
             url: &attempt.url,
@@ -178,22 +179,39 @@ pub(crate) struct AttemptFilter {
     /// When `true` attempt content is included in the response
     #[param(required = false, default = true)]
     with_content: bool,
+    /// When `true`, what ended without a request is `canceled` (4); else it is `fail` (2)
+    #[param(required = false, default = false)]
+    expanded_statuses: bool,
 }
 
 impl AttemptFilter {
     fn read(query: &Query) -> ApiResult<Self> {
-        query.refuse(&["tag", "with_msg", "expanded_statuses"])?;
+        query.refuse(&["tag", "with_msg"])?;
         Ok(Self {
             status: query.read("status", MessageStatus::parse)?,
             status_code_class: query.read("status_code_class", StatusCodeClass::parse)?,
             with_content: query.flag("with_content", true)?,
+            expanded_statuses: query.flag("expanded_statuses", false)?,
         })
     }
 
+    fn show(self, attempt: &Attempt) -> MessageAttemptOut<'_> {
+        MessageAttemptOut::new(attempt, self.with_content, self.expanded_statuses)
+    }
+
     fn into_filter(self, shared: ListFilter) -> Filter {
-        let outcomes = self.status.map(MessageStatus::outcomes);
+        let outcomes = self.status.map(|status| status.outcomes(self.expanded_statuses));
         Filter { outcomes, status_code_class: self.status_code_class.map(|class| class.0), ..shared.into() }
     }
+}
+
+/// How many kinds of status an answer may tell apart.
+#[derive(Clone, Copy, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExpandedStatuses {
+    /// When `true`, what ended without a request is `canceled` (4); else it is `fail` (2)
+    #[param(required = false, default = false)]
+    expanded_statuses: bool,
 }
 
 /// Only attempts to one endpoint.
@@ -224,7 +242,7 @@ pub(crate) async fn list_by_endpoint(call: Call) -> ApiResult {
     let shared = ListFilter::read(&call.query)?;
     let page = shared.page::<AttemptId>(&call.query)?;
     let page = attempts::list_by_endpoint(call.db(), &call.address(), &filter.into_filter(shared), &page).await?;
-    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| MessageAttemptOut::new(attempt, filter.with_content)))
+    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| filter.show(attempt)))
 }
 
 /// List Attempts By Msg
@@ -241,15 +259,16 @@ pub(crate) async fn list_by_message(call: Call) -> ApiResult {
     let (application, message) = (call.application(), call.message());
     let wanted = filter.into_filter(shared);
     let page = attempts::list_by_message(call.db(), call.tenant_id, &application, &message, endpoint.as_ref(), &wanted, &page).await?;
-    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| MessageAttemptOut::new(attempt, filter.with_content)))
+    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| filter.show(attempt)))
 }
 
 /// Get Attempt
 #[utoipa::path(get, path = "/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}", tag = "Message Attempt",
-    operation_id = "v1.message-attempt.get", responses((status = 200, description = "The attempt", body = MessageAttemptOut)))]
+    operation_id = "v1.message-attempt.get", params(ExpandedStatuses), responses((status = 200, description = "The attempt", body = MessageAttemptOut)))]
 pub(crate) async fn get(call: Call) -> ApiResult {
     let attempt = attempts::get(call.db(), call.tenant_id, &call.application(), &call.message(), call.attempt()?).await?;
-    Ok(ok(&MessageAttemptOut::new(&attempt, true)))
+    let ExpandedStatuses { expanded_statuses } = ExpandedStatuses { expanded_statuses: call.query.flag("expanded_statuses", false)? };
+    Ok(ok(&MessageAttemptOut::new(&attempt, true, expanded_statuses)))
 }
 
 /// Nothing.
@@ -277,11 +296,13 @@ mod tests {
 
     #[test]
     fn a_status_filter_names_outcomes() {
-        let outcomes = |text: &str| MessageStatus::parse(text).map(MessageStatus::outcomes);
+        let outcomes = |text: &str| MessageStatus::parse(text).map(|status| status.outcomes(true));
         assert_eq!(outcomes("0"), Ok(vec![Outcome::Succeeded]));
         assert_eq!(outcomes("1"), Ok(vec![]));
         assert_eq!(outcomes("2"), Ok(vec![Outcome::Failed, Outcome::Unknown]));
         assert_eq!(outcomes("4"), Ok(vec![Outcome::Canceled, Outcome::Discarded]));
+        let plain = MessageStatus::parse("2").map(|status| status.outcomes(false));
+        assert_eq!(plain, Ok(vec![Outcome::Failed, Outcome::Unknown, Outcome::Canceled, Outcome::Discarded]));
         for text in ["5", "-1", "", "fail", "250"] {
             assert!(outcomes(text).is_err(), "{text}");
         }

@@ -134,7 +134,7 @@ pub(crate) struct EndpointOut<'a> {
     throttle_rate: Option<u16>,
     #[schema(required, example = "unique-ep-identifier")]
     uid: Option<&'a str>,
-    #[schema(format = "uri", example = "https://example.com/webhook/")]
+    #[schema(example = "https://example.com/webhook/")]
     url: &'a str,
     version: i32,
     disabled: bool,

@@ -21,8 +21,13 @@ pub(crate) struct EndpointHeadersIn {
 
 /// Custom headers that are to change; null removes one.
 #[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct EndpointHeadersPatchIn {
     headers: HeaderChanges,
+    /// Headers to remove
+    #[serde(default)]
+    #[schema(required = false, example = json!(["X-Foobar"]))]
+    delete_headers: Vec<String>,
 }
 
 /// The custom headers of an endpoint. Of sensitive ones only the names are shown.
@@ -58,11 +63,13 @@ pub(crate) async fn update(call: Call) -> ApiResult {
 
 /// Patch Endpoint Headers
 ///
-/// Sets those that are given and removes those that are null.
+/// Removes those that are null or named in `deleteHeaders`, and sets the others that are given.
 #[utoipa::path(patch, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
     operation_id = "v1.endpoint.patch-headers", request_body = EndpointHeadersPatchIn, responses((status = 204, description = "Changed")))]
 pub(crate) async fn patch(call: Call) -> ApiResult {
-    let effect =
-        call.json::<EndpointHeadersPatchIn>().map(|body| SetHeaders { address: call.address(), headers: body.headers.0, replace: false });
+    let effect = call.json::<EndpointHeadersPatchIn>().map(|body| {
+        let removed = body.delete_headers.into_iter().map(|name| (name, None));
+        SetHeaders { address: call.address(), headers: removed.chain(body.headers.0).collect(), replace: false }
+    });
     call.write(effect, |()| nothing()).await
 }

@@ -303,6 +303,9 @@ impl<'de> Deserialize<'de> for Schemas {
         if let Some((version, _)) = versions.iter().find(|(_, schema)| !schema.is_object()) {
             return Err(D::Error::custom(format!("the schema of version `{version}` must be an object")));
         }
+        if let Some((version, _)) = versions.iter().find(|(_, schema)| !jsonschema::draft7::meta::is_valid(schema)) {
+            return Err(D::Error::custom(format!("the schema of version `{version}` is not a JSON Schema (draft 7)")));
+        }
         let schemas = Value::Object(versions);
         if has_nul(&schemas) { Err(D::Error::custom("must not contain NUL characters")) } else { Ok(Self(schemas)) }
     }

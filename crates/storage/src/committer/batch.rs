@@ -167,8 +167,7 @@ impl Batch {
         )
         .fetch_all(connection)
         .await?;
-        let executed = Decided { verdict: Verdict::Executed, reference: None, is_mismatch: false };
-        let mut decided = vec![executed; self.new.len()];
+        let mut decided = vec![Decided { verdict: Verdict::Executed, reference: None, is_mismatch: false }; self.new.len()];
         let mut late = 0;
         for row in rows {
             if row.outcome == LATE {

@@ -1,0 +1,138 @@
+//! What each setting accepts, and what it says about the rest.
+
+use super::*;
+
+fn complete() -> Settings {
+    Settings {
+        database_url: Some("postgres://user:hunter2@localhost/posthaste".into()),
+        jwt_secret: Some("0123456789abcdef, second secret of tokens".into()),
+        main_secret: Some("x".repeat(32)),
+        ..Settings::default()
+    }
+}
+
+fn refusal(change: impl FnOnce(&mut Settings)) -> String {
+    let mut settings = complete();
+    change(&mut settings);
+    settings.config(Roles::Both).expect_err("a refusal").to_string()
+}
+
+#[test]
+fn the_defaults_are_those_of_the_table() {
+    let config = complete().config(Roles::Both).expect("a configuration");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8071");
+    assert_eq!(config.jwt_secrets, ["0123456789abcdef", "second secret of tokens"]);
+    assert_eq!((config.max_payload, config.policy, config.public_url), (1024 * 1024, Policy::default(), None));
+    assert_eq!(config.worker.egress_allow, []);
+    let waits: Vec<_> = ["5s", "5m", "30m", "2h", "5h", "10h", "10h"].iter().filter_map(|wait| duration(wait)).collect();
+    assert_eq!(config.worker.schedule.0, waits);
+    assert_eq!((config.worker.request_timeout, config.worker.retention.as_secs()), (Duration::from_secs(15), 90 * 86_400));
+    assert_eq!(config.worker.signature_headers, SignatureHeaders::Both);
+    assert_eq!(complete().log_format().expect("a format"), LogFormat::Text);
+    assert_eq!(complete().data_dir(), PathBuf::from("./posthaste-data"));
+}
+
+#[test]
+fn every_setting_is_read() {
+    let text = |text: &str| Some(text.to_owned());
+    let settings = Settings {
+        listen: text("0.0.0.0:80"),
+        main_secret_previous: text(&"y".repeat(32)),
+        egress_allow: text("10.0.0.0/8, ::1"),
+        retry_schedule: text("250ms, 1m 30s"),
+        request_timeout: text("2s"),
+        idempotency_policy: text("svix"),
+        idempotency_ttl: text("2h"),
+        idempotency_wait: text("0"),
+        retention: text("30days"),
+        max_payload: text("2 MB"),
+        public_url: text("https://hooks.example.com/base/"),
+        signature_headers: text("svix"),
+        log: text("warn,worker=debug"),
+        log_format: text("json"),
+        ..complete()
+    };
+    let config = settings.config(Roles::Both).expect("a configuration");
+    assert_eq!(config.listen.to_string(), "0.0.0.0:80");
+    assert_eq!(config.database.previous_main_secret, Some("y".repeat(32)));
+    assert_eq!(config.worker.egress_allow.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
+    assert_eq!(config.worker.schedule.0, [Duration::from_millis(250), Duration::from_secs(90)]);
+    assert_eq!(config.worker.request_timeout, Duration::from_secs(2));
+    assert_eq!(config.policy, Policy { ttl: Duration::from_hours(2), wait: Duration::ZERO, ..Policy::svix() });
+    assert_eq!(config.worker.retention, Duration::from_hours(30 * 24));
+    assert_eq!(config.max_payload, 2_000_000);
+    assert_eq!(config.public_url.as_deref(), Some("https://hooks.example.com/base"));
+    assert_eq!(config.worker.signature_headers, SignatureHeaders::Svix);
+    assert_eq!(settings.log_format().expect("a format"), LogFormat::Json);
+    assert_eq!(settings.log_filter().expect("a filter").to_string(), "worker=debug,warn");
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
+    type Change = fn(&mut Settings);
+    let cases: [(&str, Change); 15] = [
+        ("POSTHASTE_DATABASE_URL", |s| s.database_url = Some("mysql://user:hunter2@localhost/x".into())),
+        ("POSTHASTE_LISTEN", |s| s.listen = Some("localhost".into())),
+        ("POSTHASTE_JWT_SECRET", |s| s.jwt_secret = Some("0123456789abcdef,hunter2".into())),
+        ("POSTHASTE_MAIN_SECRET", |s| s.main_secret = Some("hunter2".into())),
+        ("POSTHASTE_MAIN_SECRET_PREVIOUS", |s| s.main_secret_previous = Some("hunter2".into())),
+        ("POSTHASTE_EGRESS_ALLOW", |s| s.egress_allow = Some("10.0.0.0/8,localhost".into())),
+        ("POSTHASTE_RETRY_SCHEDULE", |s| s.retry_schedule = Some("5s,,5m".into())),
+        ("POSTHASTE_REQUEST_TIMEOUT", |s| s.request_timeout = Some("15".into())),
+        ("POSTHASTE_IDEMPOTENCY_POLICY", |s| s.idempotency_policy = Some("Svix".into())),
+        ("POSTHASTE_IDEMPOTENCY_TTL", |s| s.idempotency_ttl = Some("8d".into())),
+        ("POSTHASTE_IDEMPOTENCY_WAIT", |s| s.idempotency_wait = Some("1h".into())),
+        ("POSTHASTE_RETENTION", |s| s.retention = Some("1h".into())),
+        ("POSTHASTE_MAX_PAYLOAD", |s| s.max_payload = Some("1TiB".into())),
+        ("POSTHASTE_PUBLIC_URL", |s| s.public_url = Some("hooks.example.com".into())),
+        ("POSTHASTE_SIGNATURE_HEADERS", |s| s.signature_headers = Some("none".into())),
+    ];
+    for (variable, change) in cases {
+        let refusal = refusal(change);
+        assert!(refusal.starts_with(&format!("{variable} ")) && refusal.contains(": set it to "), "{refusal}");
+        assert!(!refusal.contains("hunter2") && refusal.lines().count() == 1, "{refusal}");
+    }
+    assert!(refusal(|s| s.retention = Some("2d".into())).contains("POSTHASTE_RETRY_SCHEDULE"));
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    assert!(refusal(|s| s.otlp_endpoint = Some("http://localhost:4317".into())).contains("POSTHASTE_OTLP_ENDPOINT"));
+    let refusal = refusal(|s| s.idempotency_policy = Some("novu".into()));
+    assert!(refusal.contains("POSTHASTE_IDEMPOTENCY_POLICY") && refusal.contains("not have yet"), "{refusal}");
+}
+
+#[test]
+fn what_is_missing_is_named_all_at_once() {
+    let nothing = Settings::default().config(Roles::Both).expect_err("a refusal").to_string();
+    for word in ["POSTHASTE_DATABASE_URL", "POSTHASTE_MAIN_SECRET", "POSTHASTE_JWT_SECRET", "openssl rand -base64 32"] {
+        assert!(nothing.contains(word), "{nothing}");
+    }
+    let empty = refusal(|s| s.jwt_secret = Some(String::new()));
+    assert!(empty.contains("POSTHASTE_JWT_SECRET") && !empty.contains("POSTHASTE_MAIN_SECRET"), "{empty}");
+    let worker = Settings { jwt_secret: None, ..complete() }.config(Roles::Worker);
+    assert!(worker.is_ok(), "a worker reads no tokens");
+}
+
+#[test]
+fn a_configuration_does_not_show_its_secrets() {
+    let shown = format!("{:?}", complete().config(Roles::Both).expect("a configuration"));
+    assert!(!shown.contains("hunter2") && !shown.contains("0123456789abcdef") && !shown.contains("xxxx"), "{shown}");
+}
+
+#[test]
+fn a_variable_that_nobody_reads_is_reported_with_its_neighbour() {
+    let known: Vec<_> = names(&crate::Cli::command()).map(|(_, variable)| variable).collect();
+    assert_eq!(known.len(), 19, "the table of settings: {known:?}");
+    let set = ["POSTHASTE_LISTN", "POSTHASTE_LISTEN", "PATH"].map(str::to_owned).into_iter();
+    let reports = unknown(&known, set);
+    assert_eq!(reports, ["POSTHASTE_LISTN is not a setting and has no effect: did you mean POSTHASTE_LISTEN?"]);
+}
+
+#[test]
+fn help_names_every_variable_and_shows_no_value() {
+    let help = with_settings(crate::Cli::command()).render_long_help().to_string();
+    for (_, variable) in names(&crate::Cli::command()) {
+        assert!(help.contains(&format!("[env: {variable}]")), "{variable} is not in the help: {help}");
+    }
+}

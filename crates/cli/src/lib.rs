@@ -1,0 +1,179 @@
+//! The binary `posthaste`: reads the configuration, starts the other rooms, and stops them in order.
+//!
+//! Reading order:
+//! [`config`] every setting · [`server`] what runs together and how it stops · [`serve`] until a signal comes · [`dev`] the
+//! same with nothing to set up · [`seed`] what `dev` starts with · [`secrets`] what `dev` makes up once · [`telemetry`] logs.
+
+pub mod config;
+mod dev;
+mod secrets;
+mod seed;
+mod serve;
+pub mod server;
+mod telemetry;
+
+use std::{
+    io::Write as _,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use storage::Db;
+
+use crate::{config::Settings, server::Roles};
+
+/// The tenant of `token` and of `dev` if none is named.
+const DEFAULT_TENANT: &str = "org_default";
+/// How long the health check waits for an answer; Docker's own limit is 30 seconds.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+/// The version, and the commit that it was built from.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POSTHASTE_COMMIT"), ")");
+
+/// Posthaste accepts a message once, delivers it to every subscribed endpoint, and can prove what happened.
+#[derive(Parser)]
+#[command(name = "posthaste", version = VERSION, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs everything with nothing to set up: a private Postgres, generated secrets, a sample application
+    Dev,
+    /// Runs API and worker
+    Serve {
+        #[command(flatten)]
+        start: Start,
+    },
+    /// Runs the API alone
+    Api {
+        #[command(flatten)]
+        start: Start,
+    },
+    /// Runs the worker alone
+    Worker {
+        #[command(flatten)]
+        start: Start,
+    },
+    /// Brings the database's schema up to date, and exits
+    Migrate,
+    /// Prints a bearer token
+    Token {
+        /// The tenant: `org_` and 1 to 100 letters, digits, `-` or `_`
+        #[arg(default_value = DEFAULT_TENANT)]
+        tenant: String,
+    },
+    /// Prints the OpenAPI description of the API
+    Openapi,
+    /// Asks the server at the listen address whether it is healthy: exits with 0 if so, else with 1
+    Healthcheck,
+}
+
+#[derive(clap::Args)]
+struct Start {
+    /// Bring the database's schema up to date first, as `posthaste migrate` would
+    #[arg(long)]
+    migrate: bool,
+}
+
+/// Runs the command that this process was started with, and says how it went.
+pub fn main() -> ExitCode {
+    // The HTTP client for our own API and for downloads asks for one; an error means that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let matches = config::with_settings(Cli::command()).get_matches();
+    let outcome = Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start a runtime")?;
+        runtime.block_on(run(cli))
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to tell if standard error is closed.
+            let _ = writeln!(std::io::stderr(), "posthaste: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let settings = cli.settings;
+    match cli.command {
+        Command::Dev => dev::run(settings).await,
+        Command::Serve { start } => serve::run(&settings, Roles::Both, start.migrate).await,
+        Command::Api { start } => serve::run(&settings, Roles::Api, start.migrate).await,
+        Command::Worker { start } => serve::run(&settings, Roles::Worker, start.migrate).await,
+        Command::Migrate => migrate(&settings).await,
+        Command::Token { tenant } => token(&settings, &tenant),
+        Command::Openapi => say(api::openapi_yaml().trim_end()),
+        Command::Healthcheck => healthcheck(&settings).await,
+    }
+}
+
+async fn migrate(settings: &Settings) -> Result<()> {
+    telemetry::start(settings)?;
+    Db::migrate(&settings.database()?).await.context("cannot migrate the database of POSTHASTE_DATABASE_URL")?;
+    tracing::info!("the database's schema is current");
+    Ok(())
+}
+
+fn token(settings: &Settings, tenant: &str) -> Result<()> {
+    let name = tenant.strip_prefix("org_").unwrap_or_default();
+    if name.is_empty() || name.len() > 100 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+        bail!("`{tenant}` is not a tenant: write `org_` and 1 to 100 letters, digits, `-` or `_`, such as {DEFAULT_TENANT}");
+    }
+    let secrets = match settings.jwt_secrets()? {
+        Some(secrets) => secrets,
+        None => secrets::read(&settings.data_dir())?.map(|secrets| vec![secrets.jwt]).ok_or_else(|| {
+            anyhow!(
+                "POSTHASTE_JWT_SECRET is not set, and {} holds no secrets of `posthaste dev`: set it to the secret of the server, or run this where `posthaste dev` runs",
+                settings.data_dir().display()
+            )
+        })?,
+    };
+    say(&mint_token(&secrets[0], tenant))
+}
+
+/// A token that is valid from this moment.
+#[expect(clippy::disallowed_methods, reason = "the one place where a clock is needed before there is a database")]
+fn mint_token(secret: &str, tenant: &str) -> String {
+    api::mint_token(secret, tenant, chrono::Utc::now())
+}
+
+async fn healthcheck(settings: &Settings) -> Result<()> {
+    let url = format!("http://{}/api/v1/health", reachable(settings.listen()?));
+    let client = http_client()?;
+    let answer = client.get(&url).timeout(HEALTH_PATIENCE).send().await;
+    match answer {
+        Ok(answer) if answer.status().is_success() => say("healthy"),
+        Ok(answer) => bail!("not healthy: {url} answered {}", answer.status()),
+        Err(error) => Err(error).with_context(|| format!("not healthy: {url} did not answer")),
+    }
+}
+
+/// A client for our own API; proxies are meant for the way out, not for this machine.
+fn http_client() -> Result<reqwest::Client> {
+    // A client wants a TLS provider even if it never speaks TLS. An error means that there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().context("cannot make an HTTP client")
+}
+
+/// The address under which this machine reaches what listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, v4.port()).into(),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, v6.port()).into(),
+        _ => address,
+    }
+}
+
+/// Prints a line on standard output.
+fn say(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+}

@@ -1,0 +1,127 @@
+//! Puts the rooms together: database, committer, API and worker; and takes them apart in order.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use storage::{Db, SchemaState, committer, committer::Committer, hand_off};
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+
+/// By how much a stop may outlast the request timeout.
+const STOP_PATIENCE: Duration = Duration::from_millis(4500);
+/// How long the worker's stop waits for the API's handlers, whose messages it could still send. Those that take longer
+/// are not cut off: their messages are stored for whoever claims them.
+const HANDLER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Roles {
+    /// Answers requests and sends webhooks.
+    Both,
+    /// Answers requests.
+    Api,
+    /// Sends webhooks.
+    Worker,
+}
+
+/// A running server. Without [`Running::stop`] it is as if it had crashed.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the API listens; nothing does with [`Roles::Worker`].
+    pub address: SocketAddr,
+    /// Base of the URLs that are handed out.
+    pub public_url: String,
+    request_timeout: Duration,
+    server: Option<api::Server>,
+    worker: Option<worker::Worker>,
+    committer: Committer,
+}
+
+/// Starts what these roles need. The schema must be current.
+pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
+    let listener = if roles == Roles::Worker { None } else { Some(bind(config).await?) };
+    let db = connect(config).await?;
+    let request_timeout = config.worker.request_timeout;
+    let lease = worker::lease(request_timeout);
+    let (committer, worker) = if roles == Roles::Api {
+        (committer::start(&db, committer::Options { lease, hand_off: None }), None)
+    } else {
+        let (hand_off, jobs) = hand_off::channel(worker::limits());
+        let committer = committer::start(&db, committer::Options { lease, hand_off: Some(hand_off.clone()) });
+        let worker = worker::start(config.worker.clone(), db.clone(), committer.completer.clone(), hand_off, jobs);
+        (committer, Some(worker))
+    };
+    let address = listener.as_ref().map_or(Ok(config.listen), TcpListener::local_addr).context("cannot learn the listen address")?;
+    let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{}", crate::reachable(address)));
+    let server = listener.map(|listener| {
+        let config = api::Config {
+            jwt_secrets: config.jwt_secrets.clone(),
+            max_payload: config.max_payload,
+            policy: config.policy,
+            public_url: public_url.clone(),
+            has_playground: config.has_playground,
+        };
+        api::start(config, db, committer.publisher.clone(), listener)
+    });
+    tracing::info!(?roles, %address, "started");
+    Ok(Running { address, public_url, request_timeout, server, worker, committer })
+}
+
+impl Running {
+    /// Stops in order: the listener, then the handlers, then the worker, which hands back what it has not begun and
+    /// finishes the rest, then the committer. Takes at most the request timeout and five seconds.
+    pub async fn stop(self) {
+        let deadline = Instant::now() + self.request_timeout + STOP_PATIENCE;
+        let mut handlers = self.server.map(|server| tokio::spawn(server.stop()));
+        if let Some(running) = &mut handlers
+            && tokio::time::timeout(HANDLER_PATIENCE, &mut *running).await.is_ok()
+        {
+            handlers = None;
+        }
+        if let Some(worker) = self.worker {
+            worker.stop().await;
+        }
+        if let Some(running) = handlers
+            && tokio::time::timeout_at(deadline.into(), running).await.is_err()
+        {
+            tracing::warn!("requests that did not end in time were cut off");
+        }
+        if tokio::time::timeout_at(deadline.into(), self.committer.stop()).await.is_err() {
+            tracing::error!("the last results could not be written in time: those deliveries will be repeated");
+        }
+    }
+}
+
+async fn bind(config: &Config) -> Result<TcpListener> {
+    match TcpListener::bind(config.listen).await {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && config.may_take_another_port => {
+            TcpListener::bind((config.listen.ip(), 0)).await.context("cannot listen on any port")
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot listen on {}: set POSTHASTE_LISTEN to another address", config.listen)),
+    }
+}
+
+async fn connect(config: &Config) -> Result<Db> {
+    let cannot = "cannot use the database of POSTHASTE_DATABASE_URL";
+    match Db::schema_state(&config.database).await.context(cannot)? {
+        SchemaState::Current => {}
+        SchemaState::Behind => {
+            bail!("the database's schema is older than this release: run `posthaste migrate` once, or start one server with --migrate")
+        }
+        SchemaState::Ahead => {
+            bail!("the database's schema was migrated by a newer release of Posthaste: upgrade this one to it")
+        }
+    }
+    match Db::connect(&config.database).await {
+        Err(storage::Error::Sealed) => bail!(
+            "POSTHASTE_MAIN_SECRET is not the secret that this database was set up with: set it to that one (or, after a rotation, POSTHASTE_MAIN_SECRET_PREVIOUS)"
+        ),
+        connected => connected.context(cannot),
+    }
+}

@@ -1,0 +1,41 @@
+# Every recipe is one plain command: `just` is a convenience, not a requirement.
+
+# Run everything on this machine: API, worker, a private Postgres, a sample application
+dev:
+    cargo run --release -- dev
+
+# Run all tests
+test:
+    cargo test --workspace
+
+# Format, lint, and check dependencies
+check:
+    cargo fmt --check && cargo clippy --workspace --all-targets -- -D warnings && cargo deny check
+
+# Record the queries anew after a change to one, or to the schema
+sqlx:
+    scripts/sqlx-cache refresh
+
+# Write openapi.yaml anew after a change to a route
+openapi:
+    cargo run --quiet --bin posthaste -- openapi > openapi.yaml
+
+# Begin a migration
+migration NAME:
+    scripts/new-migration {{NAME}}
+
+# Open psql on the database of a running `just dev`
+db:
+    psql "$(cat posthaste-data/database-url)"
+
+# Break each invariant in a scratch copy, and see its test go red
+breaks:
+    bash tests/breaks/run
+
+# Send hostile requests to every operation of a server made for it
+fuzz:
+    bash tests/fuzz/run
+
+# Everything that continuous integration runs
+ci:
+    bash .ci/run
