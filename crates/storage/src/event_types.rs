@@ -184,7 +184,7 @@ async fn update(tx: &mut PgConnection, tenant_id: TenantId, name: &str, change: 
         Row,
         "update event_type set
            description = coalesce($3, description),
-           schemas = case when $4 then $5 else schemas end,
+           schemas = case when $4 then $5::json else schemas end,
            feature_flag = case when $6 then $7 else feature_flag end,
            group_name = case when $8 then $9 else group_name end,
            is_archived = coalesce($10, is_archived),

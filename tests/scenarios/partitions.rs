@@ -1,0 +1,52 @@
+//! Time-sliced tables: made ahead, made again when one is missing, dropped when their time is over.
+
+use std::time::Duration;
+
+use serde_json::json;
+use support::{App, Options, Receiver};
+
+/// The partitions of today, which every write needs.
+const TODAYS: &str = "select inhrelid::regclass::text from pg_inherits
+    where inhrelid::regclass::text in ('message_' || to_char(date_trunc('week', now() at time zone 'UTC'), 'YYYYMMDD'),
+      'attempt_' || to_char(date_trunc('week', now() at time zone 'UTC'), 'YYYYMMDD'), 'idempotency_' || to_char(now() at time zone 'UTC', 'YYYYMMDD'))";
+
+#[tokio::test]
+async fn a_missing_partition_is_made_and_nobody_notices() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let customer = app.customer().await;
+    customer.endpoint(&receiver.url("/")).await;
+    let todays = app.database.texts(TODAYS).await;
+    assert_eq!(todays.len(), 3, "{todays:?}");
+    app.database.execute(&format!("drop table {}", todays.join(", "))).await;
+    let body = support::customer::message(&json!({ "n": 1 }));
+    let accepted = customer.publish_raw(&body, Some("key")).await.expect(202);
+    receiver.received(1).await;
+    assert_eq!(customer.attempts(&accepted.text("id"), 1).await[0].code(), 200);
+    assert!(customer.publish_raw(&body, Some("key")).await.is_replay());
+    app.database.execute(&format!("drop table {}", todays.iter().find(|name| name.starts_with("idem")).expect("a name"))).await;
+    app.client.request("POST", "/api/v1/app").key("key").json(&json!({ "name": "x" })).send().await.expect(201);
+    assert_eq!(app.database.texts(TODAYS).await.len(), 3);
+}
+
+#[tokio::test]
+async fn partitions_are_made_four_weeks_ahead_and_dropped_past_the_retention() {
+    let app = App::start().await;
+    let ahead = async |table: &str, days: u32| {
+        let sql = format!(
+            "select count(*) from pg_inherits where inhrelid::regclass::text = '{table}_' || to_char(date_trunc('{}', now() + interval '{days} days', 'UTC') at time zone 'UTC', 'YYYYMMDD')",
+            if table == "idempotency" { "day" } else { "week" }
+        );
+        app.database.number(&sql).await
+    };
+    for table in ["message", "attempt", "idempotency"] {
+        assert_eq!(ahead(table, 28).await, 1, "{table}");
+    }
+    let old = support::database::OLD_PARTITION;
+    app.database.execute(old).await;
+    app.database.execute("insert into message (id, tenant_id, application_id, event_type, content_type) select uuid_floor(date_trunc('week', now() - interval '70 days', 'UTC') + interval '1 day'), id, id, 'x', 'x' from tenant").await;
+    let is_there = support::database::OLD_PARTITIONS;
+    let _shorter = app.node_with(&Options { retention: Duration::from_hours(30 * 24), ..Options::default() }).await;
+    support::eventually("the old partition is dropped", async || (app.database.number(is_there).await == 0).then_some(())).await;
+    assert_eq!(ahead("message", 0).await, 1, "today's is not");
+}

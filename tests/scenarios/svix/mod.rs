@@ -1,0 +1,16 @@
+//! The Svix dialect: one file per resource.
+
+mod application;
+mod attempt;
+mod endpoint;
+mod event_type;
+mod message;
+
+/// The status of an answer that the SDK reports as an error.
+pub(crate) fn status_of<T: std::fmt::Debug>(result: Result<T, svix::error::Error>) -> u16 {
+    match result.expect_err("a refusal") {
+        svix::error::Error::Http(error) => error.status.as_u16(),
+        svix::error::Error::Validation(error) => error.status.as_u16(),
+        other => panic!("not an answer: {other}"),
+    }
+}
