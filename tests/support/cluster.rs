@@ -71,13 +71,11 @@ pub fn place_of(url: &str) -> Place {
     let url = url::Url::parse(url).expect("a database URL");
     let port = url.port().unwrap_or(5432);
     let folder = url.query_pairs().find(|(name, _)| name == "host").map(|(_, folder)| folder.into_owned());
-    match folder {
-        Some(folder) => Place::Socket(Path::new(&folder).join(format!(".s.PGSQL.{port}"))),
-        None => {
-            let addresses = (url.host_str().unwrap_or("localhost"), port).to_socket_addrs();
-            Place::Port(addresses.ok().and_then(|mut found| found.next()).expect("the database's host has an address"))
-        }
+    if let Some(folder) = folder {
+        return Place::Socket(Path::new(&folder).join(format!(".s.PGSQL.{port}")));
     }
+    let addresses = (url.host_str().unwrap_or("localhost"), port).to_socket_addrs();
+    Place::Port(addresses.ok().and_then(|mut found| found.next()).expect("the database's host has an address"))
 }
 
 /// The URL of the same database by way of a proxy.
