@@ -87,7 +87,7 @@ async fn the_api_follows_the_configuration() {
         ("POSTHASTE_LOG_FORMAT", "json"),
         ("POSTHASTE_LOG", "debug"),
     ];
-    let Configured { customer, server, .. } = configured(&variables).await;
+    let Configured { customer, server, database: _database, .. } = configured(&variables).await;
     assert_eq!(customer.publish_raw(&message(&json!({ "a": "x".repeat(2100) })), None).await.status, 413);
     assert_eq!(customer.publish_raw(&message(&json!({ "a": "x".repeat(1800) })), None).await.status, 202);
     let signed_by_first = api::mint_token("the second secret of two", &new_tenant(), chrono::Utc::now());
@@ -169,7 +169,7 @@ async fn what_cannot_be_configured_is_refused_by_name() {
 
 #[tokio::test]
 async fn an_unknown_variable_is_reported() {
-    let Configured { mut server, .. } = configured(&[("POSTHASTE_RETRY_SHEDULE", "5s")]).await;
+    let Configured { mut server, database: _database, .. } = configured(&[("POSTHASTE_RETRY_SHEDULE", "5s")]).await;
     server.process.printed("POSTHASTE_RETRY_SHEDULE").await;
 }
 

@@ -91,9 +91,8 @@ impl Claimer {
         let is_full = claimed >= total;
         let began_in_the_middle = !self.from.is_nil();
         self.from = if is_full { rows.iter().map(|row| row.endpoint_id).max().unwrap_or_default() } else { Uuid::nil() };
-        let mut per_endpoint = 0;
+        let mut rejected = Vec::new();
         for row in rows {
-            per_endpoint += 1;
             let message_id = MessageId::from(row.message_id);
             let endpoint_id = row.endpoint_id.into();
             let job = Job {
@@ -112,18 +111,36 @@ impl Claimer {
                 delivery_key: row.message_key.unwrap_or_else(|| message_id.public()),
                 slot: Some(self.hand_off.claimed(endpoint_id)),
             };
-            if self.hand_off.send(job).is_err() {
-                // Closed while we were claiming: give the batch back, so that nobody waits for the lease to run out.
-                sqlx::query!("update queue set lease = null, due_at = now() where lease = $1", lease).execute(connection).await?;
-                return Ok(Progress { claimed: 0, is_more_due: false });
-            }
+            // Closed while we were claiming: nobody should have to wait for the lease to run out.
+            rejected.extend(self.hand_off.send(job).err().map(|job| *job));
         }
-        let is_more_due = is_full || began_in_the_middle || promoted >= PROMOTE;
-        if per_endpoint > 0 {
+        give_back(&self.db, &rejected).await?;
+        if claimed > 0 {
             self.hand_off.wait_for_room();
         }
-        Ok(Progress { claimed, is_more_due })
+        let is_more_due = is_full || began_in_the_middle || promoted >= PROMOTE;
+        Ok(Progress { claimed: claimed - rejected.len(), is_more_due: is_more_due && rejected.is_empty() })
     }
+}
+
+/// Lets go of jobs that were leased and not sent: they are due at once, for whoever claims them.
+pub(crate) async fn give_back(db: &Db, jobs: &[Job]) -> Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    let column = |of: fn(&Job) -> Uuid| jobs.iter().map(of).collect::<Vec<_>>();
+    sqlx::query!(
+        "update queue q set lease = null, due_at = now() from unnest($1::uuid[], $2::uuid[], $3::integer[], $4::uuid[]) j(message_id, endpoint_id, run, lease)
+          where q.message_id = j.message_id and q.endpoint_id = j.endpoint_id and q.run = j.run and q.lease = j.lease",
+        &column(|job| job.message_id.into()),
+        &column(|job| job.endpoint_id.into()),
+        &jobs.iter().map(|job| job.run).collect::<Vec<_>>(),
+        &column(|job| job.lease),
+    )
+    .execute(db.pool())
+    .await?;
+    db.wake();
+    Ok(())
 }
 
 fn as_i32(count: usize) -> i32 {

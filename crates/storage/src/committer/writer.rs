@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Db, Error, directory,
     hand_off::{Job, Slot},
-    partitions,
+    partitions, queue,
 };
 
 /// The most new messages, and the most finished sends, of one batch.
@@ -257,26 +257,14 @@ impl Writer {
     fn hand_over(&self, job: Job) {
         let Some(hand_off) = &self.options.hand_off else { return };
         if let Err(job) = hand_off.send(job) {
-            // Closed since the slot was taken. The row is leased: let go of it, in a batch to come.
-            self.give_back(&job);
+            // Closed since the slot was taken.
+            let db = self.db.clone();
+            tokio::spawn(async move {
+                if let Err(error) = queue::give_back(&db, &[*job]).await {
+                    tracing::warn!(?error, "a job could not be given back: it waits until its lease has run out");
+                }
+            });
         }
-    }
-
-    fn give_back(&self, job: &Job) {
-        let db = self.db.clone();
-        let (message, endpoint, run, lease) = (Uuid::from(job.message_id), Uuid::from(job.endpoint_id), job.run, job.lease);
-        tokio::spawn(async move {
-            let released = sqlx::query!(
-                "update queue set lease = null, due_at = now() where message_id = $1 and endpoint_id = $2 and run = $3 and lease = $4",
-                message,
-                endpoint,
-                run,
-                lease
-            );
-            if released.execute(db.pool()).await.is_ok() {
-                db.wake();
-            }
-        });
     }
 
     /// The endpoints were not those of the transaction: looks them up again and puts the message back.
