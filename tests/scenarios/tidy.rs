@@ -182,3 +182,23 @@ fn nothing_in_the_tree_names_a_folder_of_one_machine() {
         assert!(strange.is_none(), "{}: {strange:?}", path.display());
     }
 }
+
+#[test]
+fn every_break_still_fits_and_names_a_test() {
+    let sources: String = rust_files().into_iter().map(|(_, text)| text).collect();
+    let patches = fs::read_dir(root().join("tests/breaks")).expect("breaks").flatten().map(|entry| entry.path());
+    for path in patches.filter(|path| path.extension().is_some_and(|extension| extension == "patch")) {
+        let (shown, text) = (path.display(), fs::read_to_string(&path).expect("a patch"));
+        let test = text.lines().find_map(|line| line.strip_prefix("Goes red: ")).unwrap_or_else(|| panic!("{shown} names no test"));
+        let function = test.rsplit("::").next().expect("a name");
+        assert!(sources.contains(&format!("fn {function}(")), "{shown}: there is no test {test}");
+        let mut target = String::new();
+        for line in text.lines() {
+            if let Some(file) = line.strip_prefix("--- a/") {
+                target = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{shown}: {file}: {error}"));
+            } else if let Some(old) = line.strip_prefix('-').filter(|old| !old.starts_with("--")) {
+                assert!(target.contains(old), "{shown} does not fit any more: `{old}` is gone");
+            }
+        }
+    }
+}

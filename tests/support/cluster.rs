@@ -37,8 +37,9 @@ impl Shared {
             return Self::External(url.parse().expect("POSTHASTE_DATABASE_URL is a URL"));
         }
         let options = Options { durability: Durability::Relaxed, ..Options::default() };
+        let user = rustix::process::geteuid().as_raw();
         for run in 0..RUNS {
-            let folder = env::temp_dir().join(format!("posthaste-tests-{run}"));
+            let folder = env::temp_dir().join(format!("posthaste-tests-{user}-{run}"));
             match Cluster::start_with(&folder, &options).await {
                 Ok(cluster) => return Self::Embedded(cluster),
                 Err(Error::InUse(_)) => {}
