@@ -139,7 +139,7 @@ async fn two_of_them_run_side_by_side() {
 #[tokio::test]
 async fn another_user_can_run_it() {
     if !geteuid().is_root() {
-        // This whole suite is run by that other user then.
+        eprintln!("this run is by another user than root: the other scenarios show what this one would");
         return;
     }
     let folder = folder();
@@ -162,6 +162,7 @@ async fn without_postgres_binaries_it_says_what_to_install() {
         ("https_proxy", "http://127.0.0.1:1"),
     ];
     if Path::new("/usr/lib/postgresql").exists() && !geteuid().is_root() {
+        eprintln!("NOT RUN: only root can hide the Postgres of this machine");
         return;
     }
     let hide = "mount -t tmpfs none /usr/lib/postgresql 2>/dev/null; exec \"$0\" dev";
