@@ -209,7 +209,7 @@ impl From<&storage::Error> for ApiError {
             storage::Error::LimitReached(which) => Self::LimitReached(which),
             storage::Error::KeyInProgress => Self::KeyInProgress,
             storage::Error::KeyReused => Self::KeyReused,
-            storage::Error::Overloaded | storage::Error::Unavailable(_) => Self::Unavailable,
+            storage::Error::Overloaded | storage::Error::Renamed | storage::Error::Unavailable(_) => Self::Unavailable,
             storage::Error::Sealed | storage::Error::Database(_) => Self::Internal,
         }
     }

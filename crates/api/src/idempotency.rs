@@ -44,7 +44,7 @@ impl Call {
         };
         let answered = idempotency::execute(self.db(), claim, effect, render).await?;
         tracing::debug!(
-            tenant = %self.tenant_id,
+            tenant_id = %self.tenant_id,
             method = %self.method,
             route = self.route,
             status = answered.answer.status,

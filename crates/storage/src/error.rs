@@ -27,6 +27,9 @@ pub enum Error {
     /// The idempotency key was used with another request.
     #[error("this idempotency key was used with a different request")]
     KeyReused,
+    /// The name by which the request called its application stands for another one by now: looked up again, it will do.
+    #[error("this name stands for another application by now")]
+    Renamed,
     /// More is waiting than we are willing to hold in memory.
     #[error("too many requests are waiting")]
     Overloaded,

@@ -82,3 +82,21 @@ async fn the_publishers_bytes_are_the_delivered_bytes() {
     assert!(String::from_utf8_lossy(&answer.body).contains(payload), "the answer shows the same bytes");
     assert_eq!(receiver.so_far()[0].header("content-type"), "application/json");
 }
+
+#[tokio::test]
+async fn a_name_that_changed_hands_means_its_new_owner_on_every_node() {
+    let app = App::start().await;
+    let other = app.second_node().await;
+    let receiver = Receiver::start().await;
+    let acme = json!({ "name": "ACME", "uid": "acme" });
+    let message = json!({ "eventType": "invoice.paid", "payload": { "a": 1 } });
+    app.client.post("/api/v1/app", &acme).await.expect(201);
+    let first = other.client.post("/api/v1/app/acme/msg", &message).await.expect(202).json();
+    app.client.delete("/api/v1/app/acme").await.expect(204);
+    app.client.post("/api/v1/app", &acme).await.expect(201);
+    app.client.post("/api/v1/app/acme/endpoint", &json!({ "url": receiver.url("/") })).await.expect(201);
+    let second = other.client.post("/api/v1/app/acme/msg", &message).await.expect(202).json();
+    assert_eq!(receiver.received(1).await[0].id(), second["id"].as_str().expect("an id"));
+    let listed = app.client.get("/api/v1/app/acme/msg").await.expect(200).json();
+    assert_eq!(listed["data"].as_array().map(Vec::len), Some(1), "the new owner has its own message alone, not {}", first["id"]);
+}

@@ -38,6 +38,9 @@ use crate::{
 /// The retention that the contract defaults to, in days; the only one that we take.
 const RETENTION_DAYS: i64 = 90;
 
+/// How often a message is offered again because its application's name changed hands meanwhile.
+const RENAMES: usize = 3;
+
 /// A message to be published.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -232,10 +235,8 @@ async fn publish(call: &Call) -> ApiResult {
     let new = call.json::<MessageIn>()?;
     let payload = object_slice(&call.body, new.payload)?;
     let application = call.application();
-    let subscribers = directory::find(call.db(), call.tenant_id, &application).await?;
-    let claim = call.claim().await?;
-    let new = NewMessage {
-        subscribers,
+    let mut new = NewMessage {
+        subscribers: directory::find(call.db(), call.tenant_id, &application).await?,
         application,
         event_type: new.event_type.0,
         event_id: new.event_id.map(|id| id.0.to_string()),
@@ -243,10 +244,18 @@ async fn publish(call: &Call) -> ApiResult {
         message_key: new.message_key.map(|key| key.0),
         payload,
         content_type: JSON.to_owned(),
-        claim,
+        claim: call.claim().await?,
     };
-    let published = call.context.publisher.publish(new).await?;
-    Ok(respond(rendered(call, &published, with_content)))
+    for _ in 0..RENAMES {
+        match call.context.publisher.publish(new.clone()).await {
+            Err(storage::Error::Renamed) => {
+                new.subscribers = directory::find(call.db(), call.tenant_id, &new.application).await?;
+                new.claim = call.claim().await?;
+            }
+            published => return Ok(respond(rendered(call, &published?, with_content))),
+        }
+    }
+    Err(ApiError::Unavailable)
 }
 
 /// The payload as a slice of the request's body, without a copy. It must be a JSON object.
@@ -263,7 +272,7 @@ fn object_slice(body: &Bytes, payload: &RawValue) -> ApiResult<Bytes> {
 fn rendered(call: &Call, published: &Published, with_content: bool) -> Answered {
     match published {
         Published::Accepted { message, is_replay } => {
-            tracing::debug!(tenant = %message.tenant_id, application = %message.application_id, message = %message.id, is_replay,
+            tracing::debug!(tenant_id = %message.tenant_id, application_id = %message.application_id, message_id = %message.id, is_replay,
                 "a message was accepted");
             let public_url = &call.context.config.public_url;
             let location = format!("{public_url}/api/v1/app/{}/msg/{}", message.application_id, message.id);

@@ -277,8 +277,8 @@ impl Writer {
                     pending.new.subscribers = fresh;
                     put_back(&shared, pending).await;
                 }
-                // The name means another application by now, and the key's scope was that of the old one.
-                Ok(_) => pending.settle(Err(Error::Unavailable(None))),
+                // The key's scope was that of the old application, so the caller has to claim anew.
+                Ok(_) => pending.settle(Err(Error::Renamed)),
                 Err(error) => pending.settle(Err(error)),
             }
         });
