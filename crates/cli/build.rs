@@ -8,7 +8,7 @@ fn main() {
     let found = root.join(".git").exists().then(|| commit(&root)).flatten();
     // An image is built without .git: whoever builds it passes the commit.
     let given = option_env!("BUILD_ID").filter(|id| !id.is_empty()).map(str::to_owned);
-    println!("cargo::rustc-env=POSTHASTE_COMMIT={}", given.or(found).as_deref().unwrap_or("unknown"));
+    println!("cargo::rustc-env=BUILT_FROM_COMMIT={}", given.or(found).as_deref().unwrap_or("unknown"));
     for file in [".git/HEAD", ".git/logs/HEAD"].map(|file| root.join(file)) {
         if file.exists() {
             println!("cargo::rerun-if-changed={}", file.display());

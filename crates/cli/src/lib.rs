@@ -30,7 +30,7 @@ const DEFAULT_TENANT: &str = "org_default";
 /// How long the health check waits for an answer; Docker's own limit is 30 seconds.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
 /// The version, and the commit that it was built from.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("POSTHASTE_COMMIT"), ")");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILT_FROM_COMMIT"), ")");
 
 /// Posthaste accepts a message once, delivers it to every subscribed endpoint, and can prove what happened.
 #[derive(Parser)]
