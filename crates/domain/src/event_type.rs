@@ -2,10 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{
-    application::{InvalidName, check_name},
-    id::{EventTypeId, TenantId},
-};
+use crate::id::{EventTypeId, TenantId};
 
 /// A declared kind of event. Messages may name an undeclared one; endpoints may filter only on declared ones.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,9 +29,4 @@ pub struct EventType {
     pub created_at: DateTime<Utc>,
     /// When it was last written.
     pub updated_at: DateTime<Utc>,
-}
-
-/// Checks an event type's name: 1 to 256 characters of `[A-Za-z0-9-_.]`.
-pub fn check_event_type(name: &str) -> Result<(), InvalidName> {
-    check_name(name)
 }

@@ -76,11 +76,6 @@ impl Error {
     pub fn is_outcome(&self) -> bool {
         matches!(self, Self::Conflict(_) | Self::LimitReached(_))
     }
-
-    /// Whether trying again later may help.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Overloaded | Self::KeyInProgress)
-    }
 }
 
 impl From<sqlx::Error> for Error {

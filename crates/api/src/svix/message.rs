@@ -273,6 +273,7 @@ fn rendered(call: &Call, published: &Published, with_content: bool) -> Answered 
     match published {
         Published::Accepted { message, is_replay } => {
             tracing::debug!(tenant_id = %message.tenant_id, application_id = %message.application_id, message_id = %message.id, is_replay,
+                is_duplicate = message.is_duplicate(),
                 "a message was accepted");
             let public_url = &call.context.config.public_url;
             let location = format!("{public_url}/api/v1/app/{}/msg/{}", message.application_id, message.id);

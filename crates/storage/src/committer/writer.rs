@@ -309,7 +309,6 @@ async fn put_back(shared: &Shared, pending: Pending) {
 
 fn accept(pending: Pending, duplicate_of: Option<MessageId>, payload_mismatch: bool) {
     let message = pending.message(duplicate_of, payload_mismatch);
-    tracing::debug!(tenant_id = %message.tenant_id, message_id = %message.id, application_id = %message.application_id, is_duplicate = message.is_duplicate(), "accepted");
     pending.settle(Ok(Settled::Published(Published::Accepted { message: Box::new(message), is_replay: false })));
 }
 
