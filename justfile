@@ -36,6 +36,10 @@ breaks:
 fuzz:
     bash tests/fuzz/run
 
+# Measure the release on this machine, all scenarios (15 minutes); `cargo run --release -- bench clean` is one of them
+bench:
+    cargo run --release -- bench
+
 # Everything that continuous integration runs
 ci:
     bash .ci/run

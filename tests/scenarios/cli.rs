@@ -46,7 +46,7 @@ async fn help_explains_every_variable_and_command() {
     for variable in variables {
         assert!(out.contains(&format!("POSTHASTE_{variable}")), "{variable} in:\n{out}");
     }
-    for name in ["dev", "serve", "api", "worker", "migrate", "token", "openapi", "healthcheck"] {
+    for name in ["dev", "serve", "api", "worker", "migrate", "token", "openapi", "bench", "healthcheck"] {
         assert!(out.lines().any(|line| line.trim_start().starts_with(&format!("{name} "))), "{name} in:\n{out}");
     }
     let (_, out, _) = run(command(PROGRAM, &["--help"], &[("POSTHASTE_MAIN_SECRET", "sesame-sesame-sesame-sesame-sesame")])).await;
@@ -199,5 +199,8 @@ async fn api_and_worker_can_run_apart() {
     worker.process.printed("started").await;
     assert_eq!(receiver.received(1).await[0].id(), message);
     assert_eq!(customer.attempts(&message, 1).await[0].code(), 200);
-    worker.client.request("GET", "/api/v1/app").try_send().await.expect_err("a worker answers no requests");
+    worker.client.request("GET", "/api/v1/app").unchecked().send().await.expect(404);
+    worker.client.get("/api/v1/health").await.expect(204);
+    let metrics = worker.client.get("/metrics").await.expect(200);
+    assert!(String::from_utf8_lossy(&metrics.body).contains("posthaste_deliveries_finished_total{result=\"succeeded\"} 1\n"));
 }

@@ -286,8 +286,6 @@ async fn a_field_that_is_not_supported_is_refused_by_name() {
     let elsewhere = [
         ("/api/v1/app".to_owned(), json!({ "name": "x", "throttleRate": 5 }), "throttleRate"),
         ("/api/v1/app".to_owned(), json!({ "name": "x", "rateLimit": 5 }), "rateLimit"),
-        (customer.path("/endpoint"), json!({ "url": "https://example.com", "throttleRate": 5 }), "throttleRate"),
-        (customer.path("/endpoint"), json!({ "url": "https://example.com", "rateLimit": 5 }), "rateLimit"),
         ("/api/v1/event-type".to_owned(), json!({ "name": "x", "description": "", "featureFlags": ["a"] }), "featureFlags"),
     ];
     for (path, body, member) in elsewhere {

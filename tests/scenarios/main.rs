@@ -2,8 +2,12 @@
 
 /// What is refused, and how: hostile requests get a 4xx that names the field and change nothing.
 mod bad_input;
+/// The benchmark that is shipped measures what it says.
+mod bench;
 /// The commands of the program, run as processes.
 mod cli;
+/// No node acts on what another has changed.
+mod coherence;
 /// Every variable and every writable field acts, also on another node.
 mod configuration;
 /// What a receiver sees, and what becomes of a delivery.
@@ -12,12 +16,18 @@ mod delivery;
 mod dev;
 /// One request, one effect.
 mod idempotency;
+/// Each metric moves by exactly what happened.
+mod metrics;
 /// The published contract is the one that the server keeps.
 mod openapi;
 /// Postgres goes away and comes back.
 mod outage;
+/// More than can be written, and what cannot be written.
+mod overload;
 /// Time-sliced tables are made when they are missing.
 mod partitions;
+/// What the statements of the hot path cost, however much is stored.
+mod plans;
 /// Secrets stay in.
 mod secrets;
 /// The Svix dialect, driven by the official SDK where it can.

@@ -1,7 +1,9 @@
 //! Postgres goes away and comes back: the server says so, keeps running, and recovers by itself.
 
 use serde_json::{Value, json};
-use support::{App, Client, Customer, Database, Node, Options, Receiver, cluster, customer::message, new_tenant, proxy::Proxy, token};
+use support::{
+    App, Attempt, Client, Customer, Database, Node, Options, Receiver, Reply, cluster, customer::message, new_tenant, proxy::Proxy, token,
+};
 
 /// A node whose way to Postgres can be cut.
 async fn node_behind_a_proxy() -> (Database, Proxy, Node) {
@@ -83,11 +85,58 @@ async fn a_commit_whose_answer_is_lost_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_message_whose_commit_was_not_heard_of_is_accepted_and_sent_once() {
+    let (database, proxy, node) = node_behind_a_proxy().await;
+    let receiver = Receiver::start().await;
+    let customer = Customer::create(&node.client).await;
+    customer.endpoint(&receiver.url("/")).await;
+    let body = message(&json!({ "marker": "b81f04-committed" }));
+    proxy.lose_answer_once(b"b81f04-committed");
+    let answer = customer.publish_raw(&body, Some("key")).await.expect(202);
+    proxy.has_cut().await;
+    assert!(!answer.is_replay(), "it is the first to be told");
+    assert_eq!(receiver.received(1).await[0].id(), answer.text("id"));
+    database.nothing_owed().await;
+    let again = customer.publish_raw(&body, Some("key")).await.expect(202);
+    assert!(again.is_replay());
+    assert_eq!(again.body, answer.body);
+    let attempts = customer.attempts_so_far(&answer.text("id")).await;
+    assert_eq!(attempts.iter().map(Attempt::status).collect::<Vec<_>>(), ["success"], "none is unknown");
+    assert_eq!((customer.messages().await.len(), receiver.so_far().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_result_whose_commit_was_not_heard_of_is_recorded_once() {
+    for (replies, recorded) in [
+        (vec![Reply::status(200).body("7c20ae-recorded")], &[200][..]),
+        (vec![Reply::status(500).body("7c20ae-recorded"), Reply::status(200)], &[500, 200]),
+    ] {
+        let (database, proxy, node) = node_behind_a_proxy().await;
+        let receiver = Receiver::start().await;
+        receiver.on("/", replies);
+        let customer = Customer::create(&node.client).await;
+        customer.endpoint(&receiver.url("/")).await;
+        proxy.lose_answer_once(b"7c20ae-recorded");
+        let message = customer.publish(&json!({})).await;
+        proxy.has_cut().await;
+        support::eventually("the result is recorded", async || {
+            database.let_retries_fall_due().await;
+            (database.owed().await == 0).then_some(())
+        })
+        .await;
+        support::eventually("the server recovers", async || (health(&node.client).await == 204).then_some(())).await;
+        let attempts = customer.attempts_so_far(&message).await;
+        assert_eq!(attempts.iter().map(Attempt::code).collect::<Vec<_>>(), recorded, "each result once, and none is unknown");
+        assert_eq!(receiver.so_far().len(), recorded.len());
+    }
+}
+
+#[tokio::test]
 async fn a_result_that_cannot_be_recorded_at_once_is_recorded_later() {
     let (database, proxy, node) = node_behind_a_proxy().await;
     let receiver = Receiver::start().await;
     let gate = support::Gate::default();
-    receiver.on("/", [support::Reply::status(200).held_by(&gate)]);
+    receiver.on("/", [Reply::status(200).held_by(&gate)]);
     let customer = Customer::create(&node.client).await;
     customer.endpoint(&receiver.url("/")).await;
     let message = customer.publish(&json!({ "n": 1 })).await;

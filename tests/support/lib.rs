@@ -4,7 +4,7 @@
 //! [`App`] a server with a database of its own · [`client`] asks it, and holds each answer against the contract ·
 //! [`customer`] an application with endpoints · [`receiver`] gets the webhooks · [`database`] looks at rows and moves time ·
 //! [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`cluster`] Postgres itself ·
-//! [`contract`] `openapi.yaml`.
+//! [`contract`] `openapi.yaml` · [`scrape`] reads the metrics.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -26,6 +26,7 @@ pub mod database;
 pub mod processes;
 pub mod proxy;
 pub mod receiver;
+pub mod scrape;
 pub mod witness;
 
 pub use cli::server::Roles;

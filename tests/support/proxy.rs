@@ -1,6 +1,12 @@
-//! A TCP proxy that cuts connections, at once or when it sees certain bytes pass.
+//! A TCP proxy that cuts connections, at once, when it sees certain bytes pass, or when they have been answered.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -11,13 +17,25 @@ use tokio::{
 
 use crate::cluster::Place;
 
+/// How a Postgres server ends an answer outside of a transaction: ReadyForQuery, idle.
+const END_OF_ANSWER: &[u8] = b"Z\0\0\0\x05I";
+
 #[derive(Debug, Default)]
 struct State {
     /// While false, connections are refused.
     is_open: watch::Sender<bool>,
-    /// Cut a connection, once, after these bytes have been passed on to the server; its answer is lost.
-    cut_after: Mutex<Option<Vec<u8>>>,
+    /// Cut a connection, once.
+    trap: Mutex<Option<Trap>>,
     cuts: watch::Sender<usize>,
+}
+
+/// When a connection is to be cut.
+#[derive(Debug)]
+struct Trap {
+    /// After these bytes have been passed on to the server,
+    bytes: Vec<u8>,
+    /// and after the server has answered, with nothing of that answer passed on.
+    is_answer_awaited: bool,
 }
 
 /// A way to a server that can be cut.
@@ -53,12 +71,18 @@ impl Proxy {
         self.state.is_open.send_replace(true);
     }
 
-    /// Cuts one connection right after it has carried `bytes` to the server: what the server answers to them is lost.
+    /// Cuts one connection right after it has carried `bytes` to the server: whether the server acts on them is open.
     pub fn cut_once_after(&self, bytes: &[u8]) {
-        *self.state.cut_after.lock() = Some(bytes.to_vec());
+        *self.state.trap.lock() = Some(Trap { bytes: bytes.to_vec(), is_answer_awaited: false });
     }
 
-    /// Waits until [`Proxy::cut_once_after`] has happened.
+    /// Cuts one connection when the Postgres server has answered the statement that holds `bytes`: it has committed, and
+    /// nobody hears of it.
+    pub fn lose_answer_once(&self, bytes: &[u8]) {
+        *self.state.trap.lock() = Some(Trap { bytes: bytes.to_vec(), is_answer_awaited: true });
+    }
+
+    /// Waits until a connection has been cut by one of these.
     pub async fn has_cut(&self) {
         let mut cuts = self.state.cuts.subscribe();
         tokio::time::timeout(crate::PATIENCE, cuts.wait_for(|cuts| *cuts > 0)).await.expect("a cut in time").expect("the proxy lives");
@@ -87,34 +111,49 @@ async fn carry(client: TcpStream, server: impl AsyncRead + AsyncWrite, state: &S
     let mut is_open = state.is_open.subscribe();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = tokio::io::split(server);
+    let is_answer_lost = AtomicBool::new(false);
     let there = async {
         let mut buffer = vec![0; 64 * 1024];
         let mut tail = Vec::new();
         while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-            if to_server.write_all(&buffer[..read]).await.is_err() || is_to_be_cut(state, &mut tail, &buffer[..read]) {
+            if to_server.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+            match sprung(state, &mut tail, &buffer[..read]) {
+                None => {}
+                Some(Trap { is_answer_awaited: true, .. }) => is_answer_lost.store(true, Ordering::Relaxed),
+                Some(_) => return state.cuts.send_modify(|cuts| *cuts += 1),
+            }
+        }
+    };
+    let back = async {
+        let mut buffer = vec![0; 64 * 1024];
+        let mut lost = Vec::new();
+        while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+            if is_answer_lost.load(Ordering::Relaxed) {
+                lost.extend_from_slice(&buffer[..read]);
+                if lost.ends_with(END_OF_ANSWER) {
+                    return state.cuts.send_modify(|cuts| *cuts += 1);
+                }
+            } else if to_client.write_all(&buffer[..read]).await.is_err() {
                 return;
             }
         }
     };
-    let back = tokio::io::copy(&mut from_server, &mut to_client);
     tokio::select! {
         () = there => {}
-        _ = back => {}
+        () = back => {}
         _ = is_open.wait_for(|open| !open) => {}
     }
 }
 
-/// Whether the awaited bytes are in what has passed; `tail` keeps what they may have begun in.
-fn is_to_be_cut(state: &State, tail: &mut Vec<u8>, passed: &[u8]) -> bool {
-    let mut wanted = state.cut_after.lock();
-    let Some(bytes) = wanted.as_ref() else { return false };
+/// The trap, if its bytes are in what has passed; `tail` keeps what they may have begun in.
+fn sprung(state: &State, tail: &mut Vec<u8>, passed: &[u8]) -> Option<Trap> {
+    let mut trap = state.trap.lock();
+    let length = trap.as_ref()?.bytes.len();
     tail.extend_from_slice(passed);
-    let found = tail.windows(bytes.len()).any(|window| window == bytes.as_slice());
-    let keep = tail.len().saturating_sub(bytes.len());
+    let is_found = tail.windows(length).any(|window| Some(window) == trap.as_ref().map(|trap| trap.bytes.as_slice()));
+    let keep = tail.len().saturating_sub(length);
     tail.drain(..keep);
-    if found {
-        *wanted = None;
-        state.cuts.send_modify(|cuts| *cuts += 1);
-    }
-    found
+    if is_found { trap.take() } else { None }
 }

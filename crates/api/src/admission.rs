@@ -1,9 +1,15 @@
 //! What every operation checks before its handler runs, in this order: the token, the body's size and media type, the
 //! syntax of the idempotency key.
 //!
-//! From the last byte of the body on, the work runs in a task of its own: a client that hangs up then changes nothing.
+//! A client that hangs up after the last byte of the body changes nothing: the work goes on in a task of its own then.
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    task::{self, Poll},
+    time::Duration,
+};
 
 use axum::{
     body::Body,
@@ -14,7 +20,9 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use domain::{id::TenantId, idempotency::Key};
+use futures::FutureExt;
 use http_body_util::BodyExt;
+use tokio_util::task::TaskTracker;
 
 use crate::{Context, error::ApiError};
 
@@ -36,13 +44,43 @@ pub(crate) struct Admitted {
     pub(crate) body: Bytes,
 }
 
-/// Admits a request or refuses it, in a task of its own: the connection may be gone before the work is done.
+/// Admits a request or refuses it, and carries it out to the end even if its connection goes away meanwhile.
 pub(crate) async fn admit(State(context): State<Context>, request: Request, next: Next) -> Response {
-    let work = context.tasks.spawn(carry_out(context.clone(), request, next));
-    work.await.unwrap_or_else(|_| {
-        tracing::error!("a handler panicked");
-        ApiError::Internal.into_response()
-    })
+    let tasks = context.tasks.clone();
+    let work = AssertUnwindSafe(carry_out(context, request, next)).catch_unwind().map(|answer| {
+        answer.unwrap_or_else(|_| {
+            tracing::error!("a handler panicked");
+            ApiError::Internal.into_response()
+        })
+    });
+    ToTheEnd { work: Some(Box::pin(work)), tasks }.await
+}
+
+/// Work that is finished whoever waits for it: if it is dropped half-way, a task of its own takes it over.
+struct ToTheEnd {
+    work: Option<Pin<Box<dyn Future<Output = Response> + Send>>>,
+    tasks: TaskTracker,
+}
+
+impl Future for ToTheEnd {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Response> {
+        let work = self.work.as_mut().expect("work that has ended is not asked again");
+        let answer = task::ready!(work.as_mut().poll(cx));
+        self.work = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for ToTheEnd {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            self.tasks.spawn_on(work, &runtime);
+        }
+    }
 }
 
 async fn carry_out(context: Context, request: Request, next: Next) -> Response {

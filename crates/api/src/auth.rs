@@ -1,8 +1,15 @@
 //! Who is calling: bearer tokens (JWT, HS256) with the claims that Svix tokens carry.
 
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Days, Utc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
@@ -11,6 +18,10 @@ use crate::error::ApiError;
 const TOKEN_LIFETIME: Days = Days::new(3650);
 /// By how much the clocks of the token's maker and ours may differ, in seconds (as in svix-server).
 const LEEWAY: u64 = 900;
+/// For how long a token that was found good is taken for good without another look; far less than the leeway.
+const MEMORY: Duration = Duration::from_secs(10);
+/// How many such tokens are remembered.
+const REMEMBERED: usize = 1024;
 /// The most characters of a subject after its prefix.
 const MAX_SUBJECT: usize = 100;
 /// The prefix of the subjects that are tenants.
@@ -55,6 +66,14 @@ fn is_tenant(subject: &str) -> bool {
 pub(crate) struct Verifier {
     keys: Vec<DecodingKey>,
     validation: Validation,
+    /// What was verified a moment ago: a backend sends the same token with every request.
+    known: RwLock<HashMap<Box<str>, Known>>,
+}
+
+/// Whose a verified token is, and when it was verified.
+struct Known {
+    subject: Arc<str>,
+    since: Instant,
 }
 
 impl Verifier {
@@ -65,11 +84,15 @@ impl Verifier {
         validation.validate_nbf = true;
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
-        Self { keys: secrets.iter().map(|secret| DecodingKey::from_secret(secret.as_bytes())).collect(), validation }
+        Self {
+            keys: secrets.iter().map(|secret| DecodingKey::from_secret(secret.as_bytes())).collect(),
+            validation,
+            known: RwLock::default(),
+        }
     }
 
     /// The subject of the request's token: a tenant's `org_…`.
-    pub(crate) fn subject(&self, headers: &HeaderMap) -> Result<String, ApiError> {
+    pub(crate) fn subject(&self, headers: &HeaderMap) -> Result<Arc<str>, ApiError> {
         let value = headers.get(header::AUTHORIZATION).ok_or(ApiError::Unauthenticated("the request carries no token"))?;
         let token = value
             .to_str()
@@ -78,14 +101,26 @@ impl Verifier {
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim())
             .ok_or(ApiError::Unauthenticated("the Authorization header is not a bearer token"))?;
+        if let Some(known) = self.known.read().get(token).filter(|known| known.since.elapsed() < MEMORY) {
+            return Ok(Arc::clone(&known.subject));
+        }
         let subject = self.verify(token)?;
         if is_tenant(&subject) {
-            Ok(subject)
+            Ok(self.remember(token, subject.into()))
         } else if subject.starts_with(APPLICATION_PREFIX) {
             Err(ApiError::Forbidden("tokens of a single application (`sub` app_…) are not supported yet: use a token of the organisation"))
         } else {
             Err(ApiError::Unauthenticated("the token's subject is not `org_` and 1 to 100 letters, digits, `-` or `_`"))
         }
+    }
+
+    fn remember(&self, token: &str, subject: Arc<str>) -> Arc<str> {
+        let mut known = self.known.write();
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(token.into(), Known { subject: Arc::clone(&subject), since: Instant::now() });
+        subject
     }
 
     fn verify(&self, token: &str) -> Result<String, ApiError> {
@@ -117,7 +152,7 @@ mod tests {
     fn read(verifier: &Verifier, token: &str) -> Result<String, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a header value"));
-        verifier.subject(&headers).map_err(|error| error.status().as_u16())
+        verifier.subject(&headers).map(|subject| subject.to_string()).map_err(|error| error.status().as_u16())
     }
 
     fn signed(claims: &serde_json::Value, algorithm: Algorithm) -> String {

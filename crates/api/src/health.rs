@@ -7,6 +7,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
+use storage::Db;
 
 use crate::{
     Context,
@@ -22,7 +23,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
     (status = 503, description = "The database does not answer", body = ErrorBody),
 ))]
 pub(crate) async fn ready(State(context): State<Context>) -> Response {
-    if context.db.is_healthy(PATIENCE).await { StatusCode::NO_CONTENT.into_response() } else { ApiError::Unavailable.into_response() }
+    readiness(&context.db).await
+}
+
+/// The same for any server with a database.
+pub(crate) async fn readiness(db: &Db) -> Response {
+    if db.is_healthy(PATIENCE).await { StatusCode::NO_CONTENT.into_response() } else { ApiError::Unavailable.into_response() }
 }
 
 /// Tells whether the server answers at all.

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use domain::{
-    id::{EndpointId, MessageId},
+    id::ApplicationId,
     idempotency::{Operation, scope_hash},
 };
 use storage::{
@@ -86,20 +86,28 @@ impl Call {
         let mut ids = Vec::new();
         for (name, value) in self.path() {
             ids.push(match name {
-                "app_id" => self.application_id().await?,
-                "endpoint_id" => self.endpoint_id(self.endpoint()).await?,
-                "msg_id" => self.message_id(self.message()).await?,
+                "app_id" => match self.application() {
+                    Reference::Id(id) => id.into(),
+                    // Boxed, here and below: these look-ups are large futures that most requests never enter.
+                    reference @ Reference::Uid(_) => Box::pin(self.application_id(reference)).await?,
+                },
+                "endpoint_id" => match self.endpoint() {
+                    Reference::Id(id) => id.into(),
+                    Reference::Uid(_) => Box::pin(endpoints::get(self.db(), &self.address())).await?.id.into(),
+                },
+                "msg_id" => match self.message() {
+                    Reference::Id(id) => id.into(),
+                    reference @ Reference::Uid(_) => {
+                        Box::pin(messages::get(self.db(), self.tenant_id, &self.application(), &reference)).await?.id.into()
+                    }
+                },
                 _ => scope_hash(name, self.tenant_id.into(), value),
             });
         }
         Ok(ids)
     }
 
-    async fn application_id(&self) -> ApiResult<Uuid> {
-        let reference = self.application();
-        if let Reference::Id(id) = reference {
-            return Ok(id.into());
-        }
+    async fn application_id(&self, reference: Reference<ApplicationId>) -> ApiResult<Uuid> {
         match directory::find(self.db(), self.tenant_id, &reference).await {
             Ok(subscribers) => Ok(subscribers.application.id.into()),
             Err(storage::Error::NotFound(what)) => {
@@ -107,20 +115,6 @@ impl Call {
                 id.map(Uuid::from).ok_or(ApiError::NotFound(what))
             }
             Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn endpoint_id(&self, reference: Reference<EndpointId>) -> ApiResult<Uuid> {
-        match reference {
-            Reference::Id(id) => Ok(id.into()),
-            Reference::Uid(_) => Ok(endpoints::get(self.db(), &self.address()).await?.id.into()),
-        }
-    }
-
-    async fn message_id(&self, reference: Reference<MessageId>) -> ApiResult<Uuid> {
-        match reference {
-            Reference::Id(id) => Ok(id.into()),
-            Reference::Uid(_) => Ok(messages::get(self.db(), self.tenant_id, &self.application(), &reference).await?.id.into()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Speaks HTTP: translates requests into calls of `storage` and results into answers; decides nothing.
 //!
 //! Reading order:
-//! this file, for the route table · [`admission`] what every operation checks first · [`extract`] a request as handlers
+//! this file, for the route table · [`listener`] connections · [`admission`] what every operation checks first · [`extract`] a request as handlers
 //! see it · [`idempotency`] writes under a key · [`svix`] the operations · [`json`] [`query`] input whose faults are told
 //! by name · [`error`] every refusal · [`auth`] tokens · [`openapi`] the document · [`playground`] a receiver to try with.
 
@@ -12,6 +12,8 @@ mod extract;
 mod health;
 mod idempotency;
 mod json;
+mod listener;
+mod metrics;
 mod openapi;
 mod playground;
 mod query;
@@ -20,25 +22,23 @@ mod svix;
 use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
-    Router, ServiceExt,
-    extract::Request,
+    Router,
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, Uri, header, uri::PathAndQuery},
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::from_fn_with_state,
     response::Response,
-    routing::any,
-    serve::ListenerExt,
+    routing::{any, get},
 };
 use domain::idempotency::Policy;
 use storage::{Db, committer::Publisher};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_util::task::TaskTracker;
-use tower::util::MapRequest;
 use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt},
     routes,
 };
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 pub use auth::mint_token;
 pub use openapi::openapi_yaml;
@@ -116,9 +116,10 @@ fn operations(guard: impl Fn(UtoipaMethodRouter<Context>) -> UtoipaMethodRouter<
         .routes(guard(routes!(attempt::resend)))
         .routes(routes!(health::ready))
         .routes(routes!(health::ping))
+        .routes(routes!(metrics::scrape))
 }
 
-fn router(context: &Context) -> Router {
+fn router(context: &Context) -> listener::Routes {
     let guard = |routes: UtoipaMethodRouter<Context>| {
         routes.map(|methods| methods.route_layer(from_fn_with_state(context.clone(), admission::admit)))
     };
@@ -128,12 +129,9 @@ fn router(context: &Context) -> Router {
         let receiver = any(playground::receive).get(playground::show).with_state((context.clone(), receivers));
         router = router.route("/_play/{id}", receiver);
     }
-    router
-        .fallback(admission::unknown_path)
-        .method_not_allowed_fallback(admission::method_not_allowed)
-        .layer(cors())
-        .layer(from_fn(name_answer))
-        .with_state(context.clone())
+    let plain =
+        router.fallback(admission::unknown_path).method_not_allowed_fallback(admission::method_not_allowed).with_state(context.clone());
+    listener::Routes { with_cors: plain.clone().layer(cors()), plain, db: context.db.clone() }
 }
 
 /// Any origin may call: requests carry a token, never a cookie.
@@ -147,21 +145,20 @@ fn cors() -> CorsLayer {
         .max_age(CORS_MAX_AGE)
 }
 
-async fn name_answer(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if let Ok(id) = HeaderValue::try_from(Uuid::now_v7().to_string()) {
+/// Gives an answer the name under which the log may speak of it.
+fn name_answer(response: &mut Response) {
+    let mut text = [0; Hyphenated::LENGTH];
+    if let Ok(id) = HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut text)) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    response
 }
 
 /// Every path is the same with and without a trailing slash. This happens before routing, so that a route's template
 /// never has one.
-fn trim_trailing_slash(mut request: Request) -> Request {
+fn trim_trailing_slash(request: &mut Request) {
     if let Some(uri) = trimmed(request.uri()) {
         *request.uri_mut() = uri;
     }
-    request
 }
 
 fn trimmed(uri: &Uri) -> Option<Uri> {
@@ -186,23 +183,21 @@ pub fn start(mut config: Config, db: Db, publisher: Publisher, listener: TcpList
     let verifier = auth::Verifier::new(&config.jwt_secrets);
     let tasks = TaskTracker::new();
     let context = Arc::new(Shared { config, db, publisher, verifier, tasks: tasks.clone() });
-    let service = MapRequest::new(router(&context), trim_trailing_slash);
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps Nagle's algorithm");
-        }
-    });
     let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(async move {
-        let serving = axum::serve(listener, ServiceExt::<Request>::into_make_service(service));
-        let until_stopped = async {
-            let _ = stopped.await;
-        };
-        if let Err(error) = serving.with_graceful_shutdown(until_stopped).await {
-            tracing::error!(%error, "the API server ended");
-        }
-    });
+    let serving = tokio::spawn(listener::serve(listener, router(&context).into_handler(), stopped));
     Server { stop, serving, tasks }
+}
+
+/// Serves health and metrics alone, for a process that has no API, until [`Server::stop`].
+pub fn start_probes(db: Db, listener: TcpListener) -> Server {
+    let router = Router::new()
+        .route("/api/v1/health", get(async |State(db): State<Db>| health::readiness(&db).await))
+        .route("/api/v1/health/ping", get(health::ping))
+        .route("/metrics", get(async |State(db): State<Db>| metrics::of(&db).await))
+        .with_state(db.clone());
+    let (stop, stopped) = oneshot::channel();
+    let routes = listener::Routes { with_cors: router.clone(), plain: router, db };
+    Server { stop, serving: tokio::spawn(listener::serve(listener, routes.into_handler(), stopped)), tasks: TaskTracker::new() }
 }
 
 impl Server {

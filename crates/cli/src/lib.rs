@@ -2,8 +2,9 @@
 //!
 //! Reading order:
 //! [`config`] every setting · [`server`] what runs together and how it stops · [`serve`] until a signal comes · [`dev`] the
-//! same with nothing to set up · [`seed`] what `dev` starts with · [`secrets`] what `dev` makes up once · [`telemetry`] logs.
+//! same with nothing to set up · [`bench`] how fast it is · [`seed`] what `dev` starts with · [`secrets`] what `dev` makes up once · [`telemetry`] logs.
 
+mod bench;
 pub mod config;
 mod dev;
 mod secrets;
@@ -71,6 +72,11 @@ enum Command {
     },
     /// Prints the OpenAPI description of the API
     Openapi,
+    /// Measures this program on this machine, beside a server that only speaks HTTP; needs no set-up
+    Bench {
+        #[command(flatten)]
+        arguments: bench::Arguments,
+    },
     /// Asks the server at the listen address whether it is healthy: exits with 0 if so, else with 1
     Healthcheck,
 }
@@ -111,6 +117,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Migrate => migrate(&settings).await,
         Command::Token { tenant } => token(&settings, &tenant),
         Command::Openapi => say(api::openapi_yaml().trim_end()),
+        Command::Bench { arguments } => bench::run(&settings, arguments).await,
         Command::Healthcheck => healthcheck(&settings).await,
     }
 }

@@ -61,7 +61,7 @@ fn path(data_dir: &Path) -> PathBuf {
 }
 
 /// 256 random bits, in hexadecimal.
-fn random() -> String {
+pub(crate) fn random() -> String {
     let parts: [u128; 2] = rand::random();
     format!("{:032x}{:032x}", parts[0], parts[1])
 }

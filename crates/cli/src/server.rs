@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use storage::{Db, SchemaState, committer, committer::Committer, hand_off};
 use tokio::net::TcpListener;
 
@@ -17,6 +18,8 @@ const STOP_PATIENCE: Duration = Duration::from_millis(4500);
 /// How long the worker's stop waits for the API's handlers, whose messages it could still send. Those that take longer
 /// are not cut off: their messages are stored for whoever claims them.
 const HANDLER_PATIENCE: Duration = Duration::from_secs(1);
+
+const CANNOT_USE: &str = "cannot use the database of POSTHASTE_DATABASE_URL";
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,20 +35,22 @@ pub enum Roles {
 /// A running server. Without [`Running::stop`] it is as if it had crashed.
 #[derive(Debug)]
 pub struct Running {
-    /// Where the API listens; nothing does with [`Roles::Worker`].
+    /// Where the API listens; with [`Roles::Worker`], health and metrics alone.
     pub address: SocketAddr,
     /// Base of the URLs that are handed out.
     pub public_url: String,
     request_timeout: Duration,
-    server: Option<api::Server>,
+    server: api::Server,
     worker: Option<worker::Worker>,
     committer: Committer,
 }
 
 /// Starts what these roles need. The schema must be current.
 pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
-    let listener = if roles == Roles::Worker { None } else { Some(bind(config).await?) };
+    allow_many_files();
+    let listener = bind(config).await?;
     let db = connect(config).await?;
+    db.remember_keys_for(config.policy.ttl).await.context(CANNOT_USE)?;
     let request_timeout = config.worker.request_timeout;
     let lease = worker::lease(request_timeout);
     let (committer, worker) = if roles == Roles::Api {
@@ -56,9 +61,11 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
         let worker = worker::start(config.worker.clone(), db.clone(), committer.completer.clone(), hand_off, jobs);
         (committer, Some(worker))
     };
-    let address = listener.as_ref().map_or(Ok(config.listen), TcpListener::local_addr).context("cannot learn the listen address")?;
+    let address = listener.local_addr().context("cannot learn the listen address")?;
     let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{}", crate::reachable(address)));
-    let server = listener.map(|listener| {
+    let server = if roles == Roles::Worker {
+        api::start_probes(db, listener)
+    } else {
         let config = api::Config {
             jwt_secrets: config.jwt_secrets.clone(),
             max_payload: config.max_payload,
@@ -67,7 +74,7 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
             has_playground: config.has_playground,
         };
         api::start(config, db, committer.publisher.clone(), listener)
-    });
+    };
     tracing::info!(?roles, %address, "started");
     Ok(Running { address, public_url, request_timeout, server, worker, committer })
 }
@@ -77,7 +84,7 @@ impl Running {
     /// finishes the rest, then the committer. Takes at most the request timeout and five seconds.
     pub async fn stop(self) {
         let deadline = Instant::now() + self.request_timeout + STOP_PATIENCE;
-        let mut handlers = self.server.map(|server| tokio::spawn(server.stop()));
+        let mut handlers = Some(tokio::spawn(self.server.stop()));
         if let Some(running) = &mut handlers
             && tokio::time::timeout(HANDLER_PATIENCE, &mut *running).await.is_ok()
         {
@@ -97,6 +104,15 @@ impl Running {
     }
 }
 
+/// Raises the number of open files to what the system permits: each send in flight and each idle connection is one, and the
+/// usual 1024 are for programs that do not know better.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "cannot raise the number of open files: see `ulimit -n`");
+    }
+}
+
 async fn bind(config: &Config) -> Result<TcpListener> {
     match TcpListener::bind(config.listen).await {
         Ok(listener) => Ok(listener),
@@ -108,8 +124,7 @@ async fn bind(config: &Config) -> Result<TcpListener> {
 }
 
 async fn connect(config: &Config) -> Result<Db> {
-    let cannot = "cannot use the database of POSTHASTE_DATABASE_URL";
-    match Db::schema_state(&config.database).await.context(cannot)? {
+    match Db::schema_state(&config.database).await.context(CANNOT_USE)? {
         SchemaState::Current => {}
         SchemaState::Behind => {
             bail!("the database's schema is older than this release: run `posthaste migrate` once, or start one server with --migrate")
@@ -122,6 +137,6 @@ async fn connect(config: &Config) -> Result<Db> {
         Err(storage::Error::Sealed) => bail!(
             "POSTHASTE_MAIN_SECRET is not the secret that this database was set up with: set it to that one (or, after a rotation, POSTHASTE_MAIN_SECRET_PREVIOUS)"
         ),
-        connected => connected.context(cannot),
+        connected => connected.context(CANNOT_USE),
     }
 }

@@ -113,12 +113,64 @@ pub struct Exchange {
     pub duration: Duration,
     /// What the receiver asked for in `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// Why no response came; `None` if one did.
+    pub silence: Option<Silence>,
+}
+
+/// Why no response came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// The deadline passed.
+    Timeout,
+    /// The receiver's machine refused the connection.
+    Refused,
+    /// The egress policy forbids the address.
+    Blocked,
+    /// All else: the name was not found, TLS failed, the connection broke.
+    Other,
+}
+
+/// How an attempt went, seen from afar: a closed set, so that it can be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttemptClass {
+    /// The receiver answered 200 to 299.
+    Success,
+    /// The receiver answered 300 to 399; redirects are not followed.
+    Redirect,
+    /// The receiver answered 400 to 499.
+    ClientError,
+    /// The receiver answered 500 to 599.
+    ServerError,
+    /// [`Silence::Timeout`].
+    Timeout,
+    /// [`Silence::Refused`].
+    Refused,
+    /// [`Silence::Blocked`].
+    Blocked,
+    /// [`Silence::Other`], or a status code that HTTP does not know.
+    Other,
+    /// The worker died while it was sending.
+    Unknown,
 }
 
 impl Exchange {
     /// Whether the receiver took the message.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status_code)
+    }
+
+    /// How it went, seen from afar.
+    pub fn class(&self) -> AttemptClass {
+        match (self.silence, self.status_code) {
+            (Some(Silence::Timeout), _) => AttemptClass::Timeout,
+            (Some(Silence::Refused), _) => AttemptClass::Refused,
+            (Some(Silence::Blocked), _) => AttemptClass::Blocked,
+            (None, 200..300) => AttemptClass::Success,
+            (None, 300..400) => AttemptClass::Redirect,
+            (None, 400..500) => AttemptClass::ClientError,
+            (None, 500..600) => AttemptClass::ServerError,
+            (Some(Silence::Other) | None, _) => AttemptClass::Other,
+        }
     }
 
     /// Whether the receiver said that it will never want a message again (410).
@@ -154,7 +206,19 @@ mod tests {
     use super::*;
 
     fn answered(status_code: u16) -> Exchange {
-        Exchange { status_code, response: Bytes::new(), duration: Duration::ZERO, retry_after: None }
+        Exchange { status_code, response: Bytes::new(), duration: Duration::ZERO, retry_after: None, silence: None }
+    }
+
+    #[test]
+    fn every_exchange_has_a_class() {
+        use AttemptClass::{Blocked, ClientError, Other, Redirect, ServerError, Success, Timeout};
+        let classes = [(204, Success), (307, Redirect), (410, ClientError), (599, ServerError), (101, Other), (999, Other)];
+        for (status, class) in classes {
+            assert_eq!(answered(status).class(), class, "{status}");
+        }
+        for (silence, class) in [(Silence::Timeout, Timeout), (Silence::Blocked, Blocked), (Silence::Other, Other)] {
+            assert_eq!(Exchange { silence: Some(silence), ..answered(0) }.class(), class);
+        }
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Endpoint {
     pub description: String,
     /// A number of the tenant's choosing.
     pub version: i32,
-    /// Messages a second; stored and shown.
+    /// The most sends a second.
     pub throttle_rate: Option<u16>,
     /// Gets nothing: switched off by its owner, by a 410, or by days of failure.
     pub is_disabled: bool,

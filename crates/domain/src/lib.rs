@@ -3,8 +3,8 @@
 //! Reading order:
 //! [`id`] what things are called · [`application`] one customer of a tenant · [`endpoint`] a URL with filters and limits ·
 //! [`event_type`] what can happen · [`message`] what was published · [`filter`] who gets it · [`delivery`] what is owed and
-//! what became of it · [`retry`] when to try again · [`signing`] how a receiver knows that it was us ·
-//! [`egress_policy`] whom we may call · [`idempotency`] one request, one effect.
+//! what became of it · [`retry`] when to try again · [`health`] when to hold back · [`signing`] how a receiver
+//! knows that it was us · [`egress_policy`] whom we may call · [`idempotency`] one request, one effect.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
@@ -14,6 +14,7 @@ pub mod egress_policy;
 pub mod endpoint;
 pub mod event_type;
 pub mod filter;
+pub mod health;
 pub mod id;
 pub mod idempotency;
 pub mod message;

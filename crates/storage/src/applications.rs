@@ -13,6 +13,7 @@ use sqlx::{
 use crate::{
     Conflict, Db, Error, Result,
     error::on_constraint,
+    health,
     idempotency::Effect,
     page::{Page, PageRequest},
 };
@@ -153,9 +154,20 @@ pub struct Delete {
 impl Effect for Delete {
     type Output = ();
 
+    const WAKES: bool = true;
+
     async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
         let id = lock(&mut *tx, self.tenant_id, &self.application).await?;
-        sqlx::query!("update application set deleted_at = now(), version = version + 1 where id = $1", Uuid::from(id)).execute(tx).await?;
+        let id = Uuid::from(id);
+        sqlx::query!("update application set deleted_at = now(), version = version + 1 where id = $1", id).execute(&mut *tx).await?;
+        // What its endpoints still owe ends without a request: nothing of it is to be held back.
+        let gone = sqlx::query_scalar!("select id from endpoint where application_id = $1 and deleted_at is null order by id", id)
+            .fetch_all(&mut *tx)
+            .await?;
+        for endpoint_id in &gone {
+            health::reset(&mut *tx, *endpoint_id).await?;
+        }
+        sqlx::query!("delete from endpoint_rate where endpoint_id = any ($1)", &gone).execute(tx).await?;
         Ok(())
     }
 }

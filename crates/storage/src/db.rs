@@ -5,12 +5,13 @@ use std::{
     str::FromStr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use domain::idempotency::MAX_TTL;
 use sqlx::{
     Acquire, ConnectOptions, PgConnection, PgPool,
     migrate::{Migrate, Migrator},
@@ -19,7 +20,7 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
-use crate::{Error, Result, clock::Clock, directory::Directory, partitions, sealed::Sealer, tenants::Tenants, wakeups};
+use crate::{Error, Result, clock::Clock, directory::Directory, metrics::Metrics, partitions, sealed::Sealer, tenants::Tenants, wakeups};
 
 /// The schema's migrations, forward only.
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
@@ -27,8 +28,11 @@ static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 const OLDEST_SERVER: i32 = 150_000;
 /// How long a request may wait for a pooled connection.
 const ACQUIRE_PATIENCE: Duration = Duration::from_secs(3);
-/// How often the server's clock is measured.
+/// How often the server's clock is measured, and the key horizon read again.
 const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
+/// The nearest key horizon: as a server raises the installation's before it accepts anything, and the others read it every
+/// minute, none can miss an outcome that is older than this.
+const NEAREST_HORIZON: Duration = Duration::from_hours(25);
 /// What the installation's seal check says once opened.
 const SEAL_CHECK: &[u8] = b"posthaste";
 /// The limits of every ordinary session: a frozen client or a long wait must not hold locks that others need.
@@ -84,6 +88,9 @@ pub(crate) struct Inner {
     pub(crate) due_elsewhere: Notify,
     /// The committer has lost its connection: new messages are refused at once.
     pub(crate) is_down: AtomicBool,
+    /// How far back saved outcomes are looked for, in seconds.
+    key_horizon: AtomicU64,
+    pub(crate) metrics: Metrics,
 }
 
 impl fmt::Debug for Db {
@@ -112,6 +119,8 @@ impl Db {
             due: Arc::default(),
             due_elsewhere: Notify::new(),
             is_down: AtomicBool::new(false),
+            key_horizon: AtomicU64::new(MAX_TTL.as_secs()),
+            metrics: Metrics::new(),
         };
         let db = Self { inner: Arc::new(inner) };
         db.check().await?;
@@ -159,11 +168,33 @@ impl Db {
         self.inner.clock.now()
     }
 
+    /// What this server counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
     /// Whether the database answers within `patience`, and new messages can be written.
     pub async fn is_healthy(&self, patience: Duration) -> bool {
         let answer = sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(self.pool());
         let answers = tokio::time::timeout(patience, answer).await.is_ok_and(|answer| answer.is_ok());
         answers && !self.inner.is_down.load(Ordering::Relaxed)
+    }
+
+    /// Says that this process remembers keys for up to `ttl`, before it saves the first one. Look-ups of all processes go
+    /// back as far as the longest memory of any.
+    pub async fn remember_keys_for(&self, ttl: Duration) -> Result<()> {
+        sqlx::query!(
+            "update installation set key_horizon = make_interval(secs => $1) where key_horizon < make_interval(secs => $1)",
+            ttl.as_secs_f64()
+        )
+        .execute(self.pool())
+        .await?;
+        self.inner.read_key_horizon().await
+    }
+
+    /// How far back saved outcomes are looked for.
+    pub(crate) fn key_horizon(&self) -> Duration {
+        Duration::from_secs(self.inner.key_horizon.load(Ordering::Relaxed))
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -208,17 +239,31 @@ impl Db {
     }
 }
 
+impl Inner {
+    async fn read_key_horizon(&self) -> Result<()> {
+        let seconds = sqlx::query_scalar!(r#"select ceil(extract(epoch from key_horizon))::bigint as "seconds!" from installation"#)
+            .fetch_one(&self.pool)
+            .await?;
+        let horizon = u64::try_from(seconds).unwrap_or(u64::MAX).clamp(NEAREST_HORIZON.as_secs(), MAX_TTL.as_secs());
+        self.key_horizon.store(horizon, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 fn refuse(reason: &str) -> Error {
     Error::Database(sqlx::Error::Configuration(reason.into()))
 }
 
-/// Measures the server's clock again and again, for as long as somebody holds the handle.
+/// Measures the server's clock and reads the key horizon again and again, for as long as somebody holds the handle.
 async fn keep_time(db: Weak<Inner>) {
     loop {
         tokio::time::sleep(CLOCK_INTERVAL).await;
         let Some(inner) = db.upgrade() else { return };
-        let measured = async { inner.clock.measure(&mut *inner.pool.acquire().await?).await }.await;
-        if let Err(error) = measured {
+        let measured = async {
+            inner.clock.measure(&mut *inner.pool.acquire().await?).await?;
+            inner.read_key_horizon().await
+        };
+        if let Err(error) = measured.await {
             tracing::debug!(?error, "the server's clock could not be measured");
         }
     }

@@ -105,7 +105,8 @@ impl Directory {
 pub async fn find(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Arc<Subscribers>> {
     match db.inner.directory.find(tenant_id, application) {
         Some(found) => Ok(found),
-        None => reload(db, tenant_id, application).await,
+        // Boxed, so that every caller's future stays small.
+        None => Box::pin(reload(db, tenant_id, application)).await,
     }
 }
 
@@ -115,6 +116,10 @@ pub async fn at_least(db: &Db, application_id: ApplicationId, version: i64) -> R
     if let Some(found) = known.filter(|found| found.application.version >= version) {
         return Ok(found);
     }
+    Box::pin(renew(db, application_id)).await
+}
+
+async fn renew(db: &Db, application_id: ApplicationId) -> Result<Arc<Subscribers>> {
     let tenant_id = sqlx::query_scalar!("select tenant_id from application where id = $1", sqlx::types::Uuid::from(application_id))
         .fetch_optional(db.pool())
         .await?;

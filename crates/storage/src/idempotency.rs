@@ -81,7 +81,11 @@ where
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer + Send + 'static,
 {
     let db = db.clone();
-    let task = tokio::spawn(async move { run(&db, claim, effect, render).await });
+    let task = tokio::spawn(async move {
+        let answered = run(&db, claim, effect, render).await;
+        db.metrics().keyed(answered.as_ref().is_ok_and(|answered| answered.is_replay), answered.as_ref().err());
+        answered
+    });
     task.await.unwrap_or_else(|_| Err(Error::Database(sqlx::Error::WorkerCrashed)))
 }
 
@@ -171,6 +175,12 @@ async fn begin(db: &Db, claim: Option<&Claim>) -> Result<Transaction<'static, Po
 /// What is known of a claim, without executing anything: for a request that is about to be refused. A saved outcome wins
 /// over later validation and over a deleted application.
 pub async fn find(db: &Db, claim: &Claim) -> Result<Option<Found>> {
+    let found = find_saved(db, claim).await;
+    db.metrics().keyed(matches!(found, Ok(Some(_))), found.as_ref().err());
+    found
+}
+
+async fn find_saved(db: &Db, claim: &Claim) -> Result<Option<Found>> {
     let Some(saved) = look_up(&mut *db.pool().acquire().await?, claim).await? else { return Ok(None) };
     let Some(id) = saved.reference.map(MessageId::from) else {
         return saved.open(db, claim).map(|answer| Some(Found::Answer(answer)));

@@ -2,13 +2,15 @@
 //!
 //! Reading order:
 //! [`committer`] the one writer of the hot path: new messages in, results back · [`hand_off`] jobs that need no claim ·
-//! [`queue`] claim, promote, rescue, resend · [`idempotency`] every other write, at most once · [`directory`] the cached
-//! endpoints of an application · [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one
-//! table each · [`sealed`] secrets at rest · [`partitions`] time-sliced tables · [`wakeups`] LISTEN and NOTIFY ·
-//! [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time.
+//! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · [`idempotency`] every other write, at most
+//! once · [`directory`] the cached endpoints of an application · [`tenants`] [`applications`] [`endpoints`] [`event_types`]
+//! [`messages`] [`attempts`] one table each · [`sealed`] secrets at rest · [`partitions`] time-sliced tables · [`wakeups`]
+//! LISTEN and NOTIFY · [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the
+//! database's time · [`bench`] what a benchmark asks.
 
 pub mod applications;
 pub mod attempts;
+pub mod bench;
 pub mod clock;
 pub mod committer;
 mod db;
@@ -18,8 +20,10 @@ pub mod endpoints;
 mod error;
 pub mod event_types;
 pub mod hand_off;
+pub mod health;
 pub mod idempotency;
 pub mod messages;
+pub mod metrics;
 pub mod page;
 pub mod partitions;
 pub mod queue;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use domain::{
     delivery::Trigger,
+    health::THROTTLE_SLACK,
     id::{ApplicationId, EndpointId, Id, MessageId, TenantId},
 };
 use sqlx::{PgConnection, types::Uuid};
@@ -12,7 +13,7 @@ use crate::{
     Conflict, Db, Error, Result,
     applications::{self, Reference},
     endpoints,
-    hand_off::{HandOff, Job},
+    hand_off::{Crowded, HandOff, Job, Room, Way},
     idempotency::Effect,
     messages,
 };
@@ -21,8 +22,13 @@ use crate::{
 const PROMOTE: i32 = 1_000;
 /// How many rows one statement leases, whatever room there is.
 const CLAIM: usize = 512;
+/// `gate` of `claim_v2`: this row finds out whether its endpoint is back.
+const PROBE: i16 = 1;
+/// `gate` of `claim_v2`: this row's endpoint may have few sends at a time.
+const RECOVERING: i16 = 2;
 
-/// Finds what is due: retries, overflow, scheduled messages, and what a dead worker had leased.
+/// Finds what is due: retries, overflow, scheduled messages, what waits for a throttle or was held, and what a dead worker had
+/// leased.
 #[derive(Debug)]
 pub struct Claimer {
     db: Db,
@@ -31,6 +37,8 @@ pub struct Claimer {
     connection: Option<PgConnection>,
     /// Where the next claim begins, so that no endpoint is always last.
     from: Uuid,
+    /// Throttled endpoints of which more is due than they had tokens for.
+    throttled: Vec<Uuid>,
 }
 
 /// What one look at the queue brought.
@@ -40,86 +48,194 @@ pub struct Progress {
     pub claimed: usize,
     /// Whether another look, at once, may bring more.
     pub is_more_due: bool,
+    /// When a throttled endpoint will have a token for what is due: [`Claimer::run_throttled`] then brings more.
+    pub tokens_in: Option<Duration>,
+}
+
+/// What a claim looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Everywhere,
+    Throttled,
+}
+
+/// The last row of a claim: what it left behind.
+#[derive(Debug, Default)]
+struct Leftovers {
+    resume_at: Option<Uuid>,
+    crowded: Crowded,
+    throttled: Vec<Uuid>,
+    tokens_in: Option<Duration>,
+    /// Deliveries whose leases had run out, and that were leased anew,
+    rescued: u64,
+    /// or ended.
+    given_up: u64,
 }
 
 impl Claimer {
     /// A claimer with a connection of its own, opened when it is first needed. `lease` must outlast a send.
     pub fn connect(db: &Db, hand_off: HandOff, lease: Duration) -> Self {
         hand_off.wakes(std::sync::Arc::clone(&db.inner.due));
-        Self { db: db.clone(), hand_off, lease, connection: None, from: Uuid::nil() }
+        Self { db: db.clone(), hand_off, lease, connection: None, from: Uuid::nil(), throttled: Vec::new() }
     }
 
     /// Moves what has fallen due, leases a fair share of it and hands it over; a row whose lease has run out gets an
     /// attempt of outcome "unknown" on the way.
     pub async fn run_once(&mut self) -> Result<Progress> {
+        self.run(Look::Everywhere).await
+    }
+
+    /// Leases what throttled endpoints have tokens for: a look at those alone that were named by the last one.
+    pub async fn run_throttled(&mut self) -> Result<Progress> {
+        self.run(Look::Throttled).await
+    }
+
+    async fn run(&mut self, look: Look) -> Result<Progress> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.db.connect_apart("posthaste-claimer").await?,
         };
-        let progress = self.claim(&mut connection).await?;
+        let progress = match look {
+            Look::Everywhere => self.promote_and_claim(&mut connection).await?,
+            Look::Throttled => self.claim(&mut connection, look).await?,
+        };
         // Only a connection without an error is used again.
         self.connection = Some(connection);
         Ok(progress)
     }
 
-    async fn claim(&mut self, connection: &mut PgConnection) -> Result<Progress> {
+    async fn promote_and_claim(&mut self, connection: &mut PgConnection) -> Result<Progress> {
         let promoted = sqlx::query_scalar!(r#"select promote_v1($1) as "count!""#, PROMOTE).fetch_one(&mut *connection).await?;
+        let progress = self.claim(connection, Look::Everywhere).await?;
+        Ok(Progress { is_more_due: progress.is_more_due || promoted >= PROMOTE, ..progress })
+    }
+
+    async fn claim(&mut self, connection: &mut PgConnection, look: Look) -> Result<Progress> {
         let room = self.hand_off.room();
-        let total = room.total.min(CLAIM);
-        if total == 0 {
-            self.hand_off.wait_for_room();
-            return Ok(Progress { claimed: 0, is_more_due: false });
+        if room.total == 0 || room.bytes == 0 {
+            self.hand_off.wait_for_room(Crowded { is_full: true, ..Crowded::default() });
+            return Ok(Progress { claimed: 0, is_more_due: false, tokens_in: None });
         }
-        let (busy, free): (Vec<Uuid>, Vec<i32>) = room.busy.iter().map(|(id, free)| (Uuid::from(*id), as_i32(*free))).unzip();
+        let (jobs, left) = self.lease(connection, &room, look).await?;
+        self.db.metrics().rescued(left.rescued, left.given_up);
+        let is_full = left.resume_at.is_some();
+        let began_in_the_middle = !self.from.is_nil();
+        if look == Look::Everywhere {
+            self.from = left.resume_at.unwrap_or_default();
+            self.hand_off.wait_for_room(left.crowded);
+        }
+        self.hand_off.looks_after(left.throttled.iter().copied().map(EndpointId::from));
+        self.throttled = left.throttled;
+        let claimed = jobs.len();
+        // Closed while we were claiming: nobody should have to wait for the lease to run out.
+        let rejected: Vec<_> = jobs.into_iter().filter_map(|job| self.hand_off.send(job).err()).map(|job| *job).collect();
+        give_back(&self.db, &rejected).await?;
+        let is_more_due = look == Look::Everywhere && (is_full || began_in_the_middle) && rejected.is_empty();
+        Ok(Progress { claimed: claimed - rejected.len(), is_more_due, tokens_in: left.tokens_in })
+    }
+
+    async fn lease(&self, connection: &mut PgConnection, room: &Room, look: Look) -> Result<(Vec<Job>, Leftovers)> {
+        let (busy, taken): (Vec<Uuid>, Vec<i32>) = room.taken.iter().map(|(id, taken)| (Uuid::from(*id), as_i32(*taken))).unzip();
+        let (tenants, of_tenants): (Vec<Uuid>, Vec<i32>) = room.tenants.iter().map(|(id, taken)| (Uuid::from(*id), as_i32(*taken))).unzip();
+        let held: Vec<_> = self.hand_off.gates().suspected().into_iter().map(Uuid::from).collect();
         let (lease, lease_ends) = (Uuid::from_u128(rand::random()), Instant::now() + self.lease);
-        let rows = sqlx::query!(
-            r#"select message_id as "message_id!", endpoint_id as "endpoint_id!", run as "run!", tenant_id as "tenant_id!",
-                      application_id as "application_id!", trigger as "trigger!", attempts as "attempts!", version as "version!",
-                      payload, content_type, message_key
-                 from claim_v1($1, $2, $3, $4, $5, $6, $7)"#,
+        let rows = sqlx::query_as!(
+            Claimed,
+            r#"select message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, version, payload, content_type, message_key, gate,
+                      resume_at, crowded, crowded_tenants, throttled, tokens_in, rescued, given_up
+                 from claim_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
             lease,
             self.lease.as_secs_f64(),
-            as_i32(total),
+            as_i32(room.total.min(CLAIM)),
+            i64::try_from(room.bytes).unwrap_or(i64::MAX),
             as_i32(room.share),
             &busy,
-            &free,
+            &taken,
+            &held,
+            as_i32(room.quota),
+            &tenants,
+            &of_tenants,
             self.from,
+            (look == Look::Throttled).then_some(self.throttled.as_slice()) as _,
+            THROTTLE_SLACK.as_secs_f64(),
         )
         .fetch_all(&mut *connection)
         .await?;
-        let claimed = rows.len();
-        let is_full = claimed >= total;
-        let began_in_the_middle = !self.from.is_nil();
-        self.from = if is_full { rows.iter().map(|row| row.endpoint_id).max().unwrap_or_default() } else { Uuid::nil() };
-        let mut rejected = Vec::new();
+        let (mut jobs, mut left) = (Vec::with_capacity(rows.len()), Leftovers::default());
         for row in rows {
-            let message_id = MessageId::from(row.message_id);
-            let endpoint_id = row.endpoint_id.into();
-            let job = Job {
-                message_id,
-                tenant_id: row.tenant_id.into(),
-                application_id: row.application_id.into(),
-                version: row.version,
-                endpoint_id,
-                run: row.run,
-                number: row.attempts.saturating_add(1),
-                trigger: Trigger::from_code(row.trigger),
-                lease,
-                lease_ends,
-                payload: row.payload.map(Into::into),
-                content_type: row.content_type.unwrap_or_default(),
-                delivery_key: row.message_key.unwrap_or_else(|| message_id.public()),
-                slot: Some(self.hand_off.claimed(endpoint_id)),
-            };
-            // Closed while we were claiming: nobody should have to wait for the lease to run out.
-            rejected.extend(self.hand_off.send(job).err().map(|job| *job));
+            if row.message_id.is_none() {
+                left = row.leftovers();
+            } else if let Some(job) = row.job(&self.hand_off, lease, lease_ends) {
+                jobs.push(job);
+            }
         }
-        give_back(&self.db, &rejected).await?;
-        if claimed > 0 {
-            self.hand_off.wait_for_room();
+        Ok((jobs, left))
+    }
+}
+
+/// A row of `claim_v2`: a delivery, or at the end, without a message, what was left behind.
+struct Claimed {
+    message_id: Option<Uuid>,
+    endpoint_id: Option<Uuid>,
+    run: Option<i32>,
+    tenant_id: Option<Uuid>,
+    application_id: Option<Uuid>,
+    trigger: Option<i16>,
+    attempts: Option<i16>,
+    version: Option<i64>,
+    payload: Option<Vec<u8>>,
+    content_type: Option<String>,
+    message_key: Option<String>,
+    gate: Option<i16>,
+    resume_at: Option<Uuid>,
+    crowded: Option<Vec<Uuid>>,
+    crowded_tenants: Option<Vec<Uuid>>,
+    throttled: Option<Vec<Uuid>>,
+    tokens_in: Option<f64>,
+    rescued: Option<i32>,
+    given_up: Option<i32>,
+}
+
+impl Claimed {
+    fn leftovers(self) -> Leftovers {
+        let endpoints = self.crowded.unwrap_or_default().into_iter().map(EndpointId::from).collect();
+        let tenants = self.crowded_tenants.unwrap_or_default().into_iter().map(TenantId::from).collect();
+        let count = |count: Option<i32>| u64::try_from(count.unwrap_or(0)).unwrap_or(0);
+        Leftovers {
+            rescued: count(self.rescued),
+            given_up: count(self.given_up),
+            resume_at: self.resume_at,
+            crowded: Crowded { endpoints, tenants, is_full: false },
+            throttled: self.throttled.unwrap_or_default(),
+            tokens_in: self.tokens_in.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         }
-        let is_more_due = is_full || began_in_the_middle || promoted >= PROMOTE;
-        Ok(Progress { claimed: claimed - rejected.len(), is_more_due: is_more_due && rejected.is_empty() })
+    }
+
+    /// The job, and its place; the columns that a delivery always has are there.
+    fn job(self, hand_off: &HandOff, lease: Uuid, lease_ends: Instant) -> Option<Job> {
+        let message_id = MessageId::from(self.message_id?);
+        let (tenant_id, endpoint_id) = (TenantId::from(self.tenant_id?), EndpointId::from(self.endpoint_id?));
+        let way = if self.gate == Some(PROBE) { Way::Probe } else { Way::Claimed };
+        if way == Way::Claimed {
+            hand_off.gates().claim_passed(endpoint_id, self.gate == Some(RECOVERING));
+        }
+        let bytes = self.payload.as_ref().map_or(0, Vec::len);
+        Some(Job {
+            message_id,
+            tenant_id,
+            application_id: self.application_id?.into(),
+            version: self.version?,
+            endpoint_id,
+            run: self.run?,
+            number: self.attempts?.saturating_add(1),
+            trigger: Trigger::from_code(self.trigger?),
+            lease,
+            lease_ends,
+            payload: self.payload.map(Into::into),
+            content_type: self.content_type.unwrap_or_default(),
+            delivery_key: self.message_key.unwrap_or_else(|| message_id.public()),
+            slot: Some(hand_off.claimed(tenant_id, endpoint_id, bytes, way)),
+        })
     }
 }
 
@@ -187,16 +303,24 @@ impl Effect for Resend {
         if endpoint.is_disabled {
             return Err(Conflict::Disabled.into());
         }
+        // To an endpoint that is held it goes as the probe: at once, and before all that waits.
+        let is_held = sqlx::query!("update endpoint_health set probe_at = now() where endpoint_id = $1 and state = 1", endpoint.id)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+            > 0;
         sqlx::query!(
-            "insert into queue (message_id, endpoint_id, run, tenant_id, application_id, trigger)
+            "insert into queue (message_id, endpoint_id, run, tenant_id, application_id, trigger, due_at)
              select $1, $2, 1 + greatest(
                  (select max(run) from queue where message_id = $1 and endpoint_id = $2),
                  (select max(run) from queue_later where message_id = $1 and endpoint_id = $2),
-                 (select max(run) from attempt where message_id = $1 and endpoint_id = $2), 0), $3, $4, 1",
+                 (select max(run) from attempt where message_id = $1 and endpoint_id = $2), 0), $3, $4, 1,
+               case when $5 then least((select min(due_at) from queue where endpoint_id = $2) - interval '1 ms', now()) else now() end",
             message_id,
             endpoint.id,
             Uuid::from(self.tenant_id),
             Uuid::from(application_id),
+            is_held,
         )
         .execute(tx)
         .await?;

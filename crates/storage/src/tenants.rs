@@ -17,6 +17,11 @@ pub async fn find_or_create(db: &Db, subject: &str) -> Result<TenantId> {
     if let Some(id) = known {
         return Ok(id);
     }
+    // Boxed, so that every request's future stays small.
+    Box::pin(learn(db, subject)).await
+}
+
+async fn learn(db: &Db, subject: &str) -> Result<TenantId> {
     // The look-up comes first: an upsert would write a row version for each node that meets the tenant.
     let found = sqlx::query_scalar!("select id from tenant where subject = $1", subject).fetch_optional(db.pool()).await?;
     let id = match found {

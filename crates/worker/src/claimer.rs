@@ -1,6 +1,10 @@
 //! Fetches what nobody handed over: due retries, overflow, and the rows of nodes that died.
 
-use std::time::{Duration, Instant};
+use std::{
+    future::pending,
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use storage::{
     Db,
@@ -15,6 +19,9 @@ use tokio::{
 
 use crate::stopped;
 
+/// The shortest time between two claims for throttled endpoints: less than what they may catch up on, so that none is slower than
+/// its rate.
+const THROTTLE_POLL: Duration = Duration::from_millis(25);
 /// How long the claimer rests when nothing is due and nobody wakes it.
 const POLL: Duration = Duration::from_millis(500);
 /// The longest rest while the database cannot be reached.
@@ -41,9 +48,36 @@ pub(crate) async fn run(db: Db, hand_off: HandOff, lease: Duration, is_stopping:
             // Woken or not, the next round finds out what is due.
             let _ = timeout(rest.then_at_most, wakeups.wait()).await;
         };
+        rest_but_for_throttles(resting, rest.tokens_in, &mut claimer, &is_stopping).await;
+    }
+}
+
+/// Rests until the rest or the worker ends; meanwhile throttled endpoints get their tokens on time, by claims that look at
+/// nothing else.
+async fn rest_but_for_throttles(
+    resting: impl Future<Output = ()>,
+    mut tokens_in: Option<Duration>,
+    claimer: &mut Claimer,
+    is_stopping: &watch::Receiver<bool>,
+) {
+    let mut resting = pin!(resting);
+    loop {
+        let token = async {
+            match tokens_in {
+                Some(wait) => sleep(wait.max(THROTTLE_POLL)).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
+            biased;
             () = stopped(is_stopping.clone()) => return,
-            () = resting => {}
+            () = &mut resting => return,
+            () = token => {}
+        }
+        // Never cut off; and a failure ends the rest, since the next round meets it too, and knows what to do.
+        match claimer.run_throttled().await {
+            Ok(progress) => tokens_in = progress.tokens_in,
+            Err(_) => return,
         }
     }
 }
@@ -53,8 +87,10 @@ pub(crate) async fn run(db: Db, hand_off: HandOff, lease: Duration, is_stopping:
 struct Rest {
     /// This long in any case,
     at_least: Duration,
-    /// and then this long, unless something wakes us.
+    /// and then this long, unless something wakes us;
     then_at_most: Duration,
+    /// but throttled endpoints are served then.
+    tokens_in: Option<Duration>,
 }
 
 /// How the claimer chooses its rests.
@@ -74,7 +110,8 @@ impl Pace {
             tracing::debug!(claimed = progress.claimed, "claimed deliveries");
         }
         let at_least = (cost * REST_PER_COST).clamp(SHORTEST, POLL);
-        Rest { at_least, then_at_most: if progress.is_more_due { Duration::ZERO } else { POLL.saturating_sub(at_least) } }
+        let then_at_most = if progress.is_more_due { Duration::ZERO } else { POLL.saturating_sub(at_least) };
+        Rest { at_least, then_at_most, tokens_in: progress.tokens_in }
     }
 
     /// An outage is logged once, however long it lasts.
@@ -84,7 +121,7 @@ impl Pace {
         }
         self.failures = self.failures.saturating_add(1);
         let doubled = SHORTEST * 2_u32.pow(self.failures.min(10));
-        Rest { at_least: doubled.min(OUTAGE_POLL), then_at_most: Duration::ZERO }
+        Rest { at_least: doubled.min(OUTAGE_POLL), then_at_most: Duration::ZERO, tokens_in: None }
     }
 }
 
@@ -95,9 +132,10 @@ mod tests {
     #[test]
     fn the_claimer_goes_on_while_more_is_due_and_rests_by_its_cost() {
         let mut pace = Pace::default();
-        let mut after = |claimed, is_more_due, cost| pace.after(&Progress { claimed, is_more_due }, Duration::from_millis(cost));
-        let rest =
-            |at_least, then_at_most| Rest { at_least: Duration::from_millis(at_least), then_at_most: Duration::from_millis(then_at_most) };
+        let tokens_in = None;
+        let mut after = |claimed, is_more_due, cost| pace.after(&Progress { claimed, is_more_due, tokens_in }, Duration::from_millis(cost));
+        let ms = Duration::from_millis;
+        let rest = |at_least, then_at_most| Rest { at_least: ms(at_least), then_at_most: ms(then_at_most), tokens_in };
         assert_eq!(after(0, false, 1), rest(5, 495));
         assert_eq!(after(10, false, 1), rest(5, 495));
         assert_eq!(after(10, true, 2), rest(8, 0));
@@ -112,7 +150,7 @@ mod tests {
         let waits: Vec<_> = (0..12).map(|_| pace.after_failure(&error).at_least).collect();
         assert!(waits.is_sorted());
         assert_eq!(waits.last(), Some(&OUTAGE_POLL));
-        pace.after(&Progress { claimed: 0, is_more_due: false }, Duration::ZERO);
+        pace.after(&Progress { claimed: 0, is_more_due: false, tokens_in: None }, Duration::ZERO);
         assert_eq!(pace.after_failure(&error).at_least, SHORTEST * 2);
     }
 }

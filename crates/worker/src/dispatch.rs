@@ -13,8 +13,9 @@ use std::{
 
 use bytes::Bytes;
 use domain::{
-    delivery::{self, Exchange, Next, Outcome},
+    delivery::{self, Exchange, Next, Outcome, Silence},
     egress_policy::EgressPolicy,
+    id::EndpointId,
     retry::RetrySchedule,
 };
 use storage::{
@@ -23,6 +24,7 @@ use storage::{
     directory::{self, Subscribers, Target},
     endpoints,
     hand_off::Job,
+    health::Health,
 };
 use tokio::{
     sync::watch,
@@ -33,7 +35,7 @@ use crate::{
     Config,
     egress::Egress,
     lanes::{Lanes, Place},
-    request::{self, SignatureHeaders, Webhook},
+    request::{Preparations, SignatureHeaders, Webhook},
     stopped,
 };
 
@@ -52,7 +54,9 @@ pub(crate) struct Dispatcher {
     db: Db,
     completer: Completer,
     egress: Egress,
+    preparations: Preparations,
     lanes: Lanes,
+    health: Arc<Health>,
     schedule: RetrySchedule,
     signature_headers: SignatureHeaders,
     request_timeout: Duration,
@@ -62,12 +66,14 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(config: Config, db: Db, completer: Completer, is_stopping: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(config: Config, db: Db, completer: Completer, health: Arc<Health>, is_stopping: watch::Receiver<bool>) -> Self {
         Self {
             db,
             completer,
             egress: Egress::new(EgressPolicy::new(config.egress_allow), config.request_timeout),
+            preparations: Preparations::default(),
             lanes: Lanes::new(crate::limits().per_endpoint),
+            health,
             schedule: config.schedule,
             signature_headers: config.signature_headers,
             request_timeout: config.request_timeout,
@@ -85,7 +91,7 @@ impl Dispatcher {
     pub(crate) async fn deliver(&self, job: Job) {
         let held = Held::new(self, job);
         let mut place = self.lanes.enter(held.job().endpoint_id);
-        if !self.is_our_turn(&mut place, held.job()).await {
+        if !self.is_our_turn(&mut place, held.job()).await || self.health.holds(held.job()) {
             return held.release();
         }
         let Some(subscribers) = self.look_up(held.job()).await else { return held.release() };
@@ -104,19 +110,26 @@ impl Dispatcher {
         }
         let exchange = self.send(held.job(), target, payload).await;
         if exchange.is_gone() {
-            self.switch_off(&mut held).await;
+            Box::pin(self.switch_off(&mut held)).await;
+        } else if self.health.note(held.job(), exchange.is_success()) {
+            self.hold(held.job().endpoint_id);
         }
         held.finish(exchange);
     }
 
-    /// Waits until the endpoint's lane has room; `false` if the worker stops or the lease is nearly over. A result must be
-    /// recorded under a live lease, so what might come too late is left to its next holder.
+    /// Hands back what waits for an endpoint that is held from now on.
+    pub(crate) fn hold(&self, endpoint_id: EndpointId) {
+        self.lanes.clear(endpoint_id);
+    }
+
+    /// Waits until the endpoint's lane has room; `false` if the worker stops, the endpoint is held, or the lease is nearly over.
+    /// A result must be recorded under a live lease, so what might come too late is left to its next holder.
     async fn is_our_turn(&self, place: &mut Place<'_>, job: &Job) -> bool {
         let needed = LOOK_UP_PATIENCE + self.request_timeout + DISABLE_PATIENCE + RESERVE;
         let Some(latest) = job.lease_ends.checked_sub(needed).filter(|latest| *latest > Instant::now()) else { return false };
         tokio::select! {
             biased;
-            () = place.turn() => true,
+            is_turn = place.turn() => is_turn,
             () = sleep_until(latest.into()) => false,
             () = stopped(self.is_stopping.clone()) => false,
         }
@@ -152,7 +165,7 @@ impl Dispatcher {
         }
     }
 
-    async fn send(&self, job: &Job, target: &Target, payload: Bytes) -> Exchange {
+    async fn send(&self, job: &Job, target: &Arc<Target>, payload: Bytes) -> Exchange {
         let webhook = Webhook {
             message_id: job.message_id,
             number: job.number,
@@ -160,8 +173,12 @@ impl Dispatcher {
             content_type: &job.content_type,
             delivery_key: &job.delivery_key,
         };
-        match request::build(&webhook, target, self.db.now(), self.signature_headers) {
-            Ok(request) => self.egress.send(request).await,
+        let now = self.db.now();
+        match self.preparations.of(target) {
+            Ok(prepared) => {
+                let _sending = self.db.metrics().sending();
+                self.egress.send(|| prepared.request(&webhook, target, now, self.signature_headers)).await
+            }
             Err(uncallable) => no_response(uncallable.to_string(), Duration::ZERO),
         }
     }
@@ -186,13 +203,13 @@ impl Dispatcher {
 struct Found(Option<Arc<Subscribers>>);
 
 impl Found {
-    fn target(&self, endpoint_id: domain::id::EndpointId) -> Option<&Arc<Target>> {
+    fn target(&self, endpoint_id: EndpointId) -> Option<&Arc<Target>> {
         self.0.as_ref()?.target(endpoint_id)
     }
 }
 
 fn no_response(why: impl Into<Bytes>, duration: Duration) -> Exchange {
-    Exchange { status_code: 0, response: why.into(), duration, retry_after: None }
+    Exchange { status_code: 0, response: why.into(), duration, retry_after: None, silence: Some(Silence::Other) }
 }
 
 /// A job in our hands. If it is dropped before it is finished or released (a panic, a time-out of the whole delivery), it is
@@ -226,8 +243,11 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Ends the delivery without a request.
+    /// Ends the delivery without a request. If it was a probe, the next delivery is to be one.
     fn end(mut self, outcome: Outcome, why: &'static str) {
+        if self.job().is_probe() {
+            self.dispatcher.health.note(self.job(), true);
+        }
         self.record(no_response(Bytes::from_static(why.as_bytes()), Duration::ZERO), outcome, Next::Finished);
     }
 
@@ -245,6 +265,7 @@ impl<'a> Held<'a> {
     fn record(&mut self, exchange: Exchange, outcome: Outcome, next: Next) {
         let Some(job) = self.job.take() else { return };
         log(&job, &exchange, outcome);
+        self.dispatcher.db.metrics().attempted(&job, outcome, exchange.class(), self.dispatcher.db.now());
         let Exchange { status_code, response, duration, .. } = exchange;
         let url = std::mem::take(&mut self.url);
         self.dispatcher.completer.complete(job, Report { outcome, status_code, response, duration, url, next });

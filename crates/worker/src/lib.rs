@@ -4,7 +4,8 @@
 //! [`dispatch`] the heart: one delivery from look-up to result · [`request`] headers, body and signature of one attempt ·
 //! [`egress`] the HTTP client that calls nobody whom the policy forbids · [`lanes`] no more than so many sends per endpoint ·
 //! [`queue`] the apalis runtime that runs one task per delivery · [`claimer`] fetches what nobody handed over: retries,
-//! overflow, the rows of dead nodes · [`upkeep`] makes and drops partitions by the hour.
+//! overflow, the rows of dead nodes · [`health`] tells the other nodes which endpoints fail, and hears it from them ·
+//! [`upkeep`] makes and drops partitions by the hour.
 //!
 //! What a receiver did is a value and never an `Err`; an `Err` in here means that our own infrastructure failed, and then a
 //! job is handed back or tried again, never lost.
@@ -12,6 +13,7 @@
 mod claimer;
 mod dispatch;
 mod egress;
+mod health;
 mod lanes;
 mod queue;
 mod request;
@@ -25,11 +27,12 @@ use storage::{
     Db,
     committer::Completer,
     hand_off::{HandOff, Jobs, Limits},
+    health::Health,
 };
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::dispatch::Dispatcher;
@@ -39,6 +42,8 @@ pub use crate::request::SignatureHeaders;
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
 /// By how much a stop may outlast the request timeout: the claim, and a little for the results.
 const STOP_PATIENCE: Duration = Duration::from_millis(2500);
+/// How long a stop waits for the last word on the endpoints' health.
+const HEALTH_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How webhooks are sent.
 #[derive(Clone, Debug)]
@@ -75,6 +80,8 @@ pub struct Worker {
     request_timeout: Duration,
     claiming: JoinHandle<()>,
     sending: JoinHandle<()>,
+    health: Arc<Health>,
+    telling: JoinHandle<()>,
     upkeep: JoinHandle<()>,
 }
 
@@ -84,13 +91,16 @@ pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jo
     let request_timeout = config.request_timeout;
     let claiming = claimer::run(db.clone(), hand_off.clone(), lease(request_timeout), is_stopping.clone());
     let upkeep = upkeep::run(db.clone(), config.retention);
-    let dispatcher = Dispatcher::new(config, db, completer.clone(), is_stopping.clone());
+    let health = Arc::new(Health::new(&db, &hand_off));
+    let dispatcher = Arc::new(Dispatcher::new(config, db, completer.clone(), Arc::clone(&health), is_stopping.clone()));
     Worker {
         stopping,
         hand_off,
         request_timeout,
         claiming: tokio::spawn(claiming),
-        sending: queue::start(jobs, completer, Arc::new(dispatcher), is_stopping),
+        telling: tokio::spawn(health::run(Arc::clone(&health), Arc::clone(&dispatcher))),
+        sending: queue::start(jobs, completer, dispatcher, is_stopping),
+        health,
         upkeep: tokio::spawn(upkeep),
     }
 }
@@ -99,7 +109,7 @@ impl Worker {
     /// Stops in two steps: nothing more is claimed or begun, and what has not begun is handed back; then what is being sent
     /// finishes. Takes at most the request timeout and three seconds.
     pub async fn stop(self) {
-        let Self { stopping, hand_off, request_timeout, mut claiming, mut sending, upkeep } = self;
+        let Self { stopping, hand_off, request_timeout, mut claiming, mut sending, health, telling, upkeep } = self;
         let begun = Instant::now();
         stopping.send_replace(true);
         upkeep.abort();
@@ -109,6 +119,10 @@ impl Worker {
         hand_off.close();
         if timeout_at(begun + request_timeout + STOP_PATIENCE, &mut sending).await.is_err() {
             tracing::error!("deliveries did not finish in time: they will be found by their leases and repeated");
+        }
+        telling.abort();
+        if !matches!(timeout(HEALTH_PATIENCE, health.exchange()).await, Ok(Ok(_))) {
+            tracing::debug!("what the last sends said of their endpoints was not shared");
         }
     }
 }

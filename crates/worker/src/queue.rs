@@ -30,7 +30,8 @@ pub(crate) fn start(jobs: Jobs, completer: Completer, dispatcher: Arc<Dispatcher
         .catch_panic()
         .build(move |job: Job| {
             let dispatcher = Arc::clone(&dispatcher);
-            async move { dispatcher.deliver(job).await }
+            // Boxed at once: every layer above moves it.
+            Box::pin(async move { dispatcher.deliver(job).await })
         });
     let running = tokio::spawn(worker.run());
     tokio::spawn(async move {

@@ -1,9 +1,15 @@
 //! What one attempt says: URL, headers, body and signature.
 
+use std::{
+    collections::HashMap,
+    ptr,
+    sync::{Arc, Weak},
+};
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::{
-    id::{Id, MessageId},
+    id::{EndpointId, Id, MessageId},
     signing,
 };
 use http::{
@@ -11,6 +17,7 @@ use http::{
     header::{CONTENT_TYPE, USER_AGENT},
 };
 use http_body_util::Full;
+use parking_lot::Mutex;
 use storage::directory::Target;
 use thiserror::Error;
 use url::Url;
@@ -29,6 +36,11 @@ const SVIX: [HeaderName; 3] =
 const DELIVERY_KEY: HeaderName = HeaderName::from_static("x-convoy-idempotency-key");
 /// Carries the number of the attempt: the first is 1.
 const ATTEMPT: HeaderName = HeaderName::from_static("posthaste-attempt");
+
+/// For how many endpoints URL and headers are kept ready.
+const REMEMBERED: usize = 20_000;
+/// How many headers a request has before it must make room for more.
+const HEADERS: usize = 16;
 
 /// Under which names id, time and signature are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,24 +81,72 @@ pub(crate) struct Webhook<'a> {
 #[error("invalid url: the endpoint's URL cannot be called")]
 pub(crate) struct Uncallable;
 
-/// Builds the request of one attempt, signed with every secret that is live at `now`.
-pub(crate) fn build(
-    webhook: &Webhook<'_>,
-    target: &Target,
-    now: DateTime<Utc>,
-    names: SignatureHeaders,
-) -> Result<Request<Full<Bytes>>, Uncallable> {
-    let mut request = Request::new(Full::new(webhook.payload.clone()));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri(target.endpoint.url.as_str())?;
-    let headers = request.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_str(webhook.content_type).unwrap_or(UNKNOWN_TYPE));
-    headers.insert(USER_AGENT, OUR_NAME);
-    sign(headers, webhook, target, now, names);
-    headers.insert(DELIVERY_KEY, key_value(webhook.delivery_key));
-    headers.insert(ATTEMPT, HeaderValue::from(webhook.number));
-    add_custom(headers, target);
-    Ok(request)
+/// What the attempts of an endpoint have in common, read once for as long as the endpoint stays as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Preparations(Mutex<HashMap<EndpointId, Arc<Prepared>>>);
+
+impl Preparations {
+    /// What every request to `target` says.
+    pub(crate) fn of(&self, target: &Arc<Target>) -> Result<Arc<Prepared>, Uncallable> {
+        let endpoint_id = target.endpoint.id;
+        if let Some(known) = self.0.lock().get(&endpoint_id).filter(|known| known.is_of(target)) {
+            return Ok(Arc::clone(known));
+        }
+        let prepared = Arc::new(Prepared::new(target)?);
+        let mut all = self.0.lock();
+        if all.len() >= REMEMBERED {
+            all.clear();
+        }
+        all.insert(endpoint_id, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+}
+
+/// What every request to one endpoint says.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Each version of an endpoint is an allocation of its own, and none takes the place of one that is still pointed at.
+    target: Weak<Target>,
+    uri: Uri,
+    custom: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Prepared {
+    fn new(target: &Arc<Target>) -> Result<Self, Uncallable> {
+        // They were checked when they were stored.
+        let header = |(name, value)| Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(value).ok()?));
+        let custom = target.headers.iter().filter_map(header).collect();
+        Ok(Self { target: Arc::downgrade(target), uri: uri(target.endpoint.url.as_str())?, custom })
+    }
+
+    fn is_of(&self, target: &Arc<Target>) -> bool {
+        ptr::eq(self.target.as_ptr(), Arc::as_ptr(target))
+    }
+
+    /// Builds the request of one attempt, signed with every secret that is live at `now`.
+    pub(crate) fn request(
+        &self,
+        webhook: &Webhook<'_>,
+        target: &Target,
+        now: DateTime<Utc>,
+        names: SignatureHeaders,
+    ) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(webhook.payload.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_str(webhook.content_type).unwrap_or(UNKNOWN_TYPE));
+        headers.insert(USER_AGENT, OUR_NAME);
+        sign(&mut headers, webhook, target, now, names);
+        headers.insert(DELIVERY_KEY, key_value(webhook.delivery_key));
+        headers.insert(ATTEMPT, HeaderValue::from(webhook.number));
+        for (name, value) in &self.custom {
+            // The endpoint's own headers never replace one of ours.
+            headers.entry(name).or_insert_with(|| value.clone());
+        }
+        *request.headers_mut() = headers;
+        request
+    }
 }
 
 /// The form in which the connector sees the URL: the parser of the WHATWG standard turns every notation of an IPv4 address
@@ -114,14 +174,6 @@ fn key_value(key: &str) -> HeaderValue {
     HeaderValue::from_bytes(key.as_bytes())
         .or_else(|_| HeaderValue::from_bytes(&key.bytes().flat_map(encoded).collect::<Vec<_>>()))
         .expect("no control characters are left")
-}
-
-/// Adds the endpoint's own headers; they were checked when they were stored, and never replace one of ours.
-fn add_custom(headers: &mut HeaderMap, target: &Target) {
-    for (name, value) in &target.headers {
-        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else { continue };
-        headers.entry(name).or_insert(value);
-    }
 }
 
 #[cfg(test)]
@@ -166,6 +218,11 @@ mod tests {
         }
     }
 
+    fn build(webhook: &Webhook<'_>, target: Target, now: DateTime<Utc>, names: SignatureHeaders) -> Request<Full<Bytes>> {
+        let target = Arc::new(target);
+        Preparations::default().of(&target).expect("a URL that can be called").request(webhook, &target, now, names)
+    }
+
     fn webhook<'a>(payload: &'static [u8], delivery_key: &'a str) -> Webhook<'a> {
         Webhook {
             message_id: MessageId("01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("a uuid")),
@@ -190,7 +247,7 @@ mod tests {
         let payload = b"{ \"b\" :1.10,  \"a\": \"\\u00e9\" }";
         let now = now();
         let target = target("https://example.com/hook", &[], now + chrono::TimeDelta::hours(1));
-        let request = build(&webhook(payload, "key"), &target, now, SignatureHeaders::Both).expect("a request");
+        let request = build(&webhook(payload, "key"), target, now, SignatureHeaders::Both);
         let headers = request.headers().clone();
         assert_eq!(header(&request, "webhook-timestamp"), now.timestamp().to_string());
         assert_eq!(header(&request, "webhook-id"), webhook(b"", "").message_id.public());
@@ -208,7 +265,7 @@ mod tests {
     fn a_superseded_secret_stops_signing_when_its_grace_is_over() {
         let now = now();
         let target = target("https://example.com/", &[], now);
-        let request = build(&webhook(b"{}", "key"), &target, now, SignatureHeaders::Standard).expect("a request");
+        let request = build(&webhook(b"{}", "key"), target, now, SignatureHeaders::Standard);
         assert_eq!(header(&request, "webhook-signature").split(' ').count(), 1);
         Verifier::new(NEW).expect("a secret").verify(b"{}", request.headers()).expect("a valid signature");
         Verifier::new(OLD).expect("a secret").verify(b"{}", request.headers()).expect_err("the old secret signs no longer");
@@ -216,11 +273,10 @@ mod tests {
 
     #[test]
     fn signature_headers_have_the_names_that_were_asked_for() {
-        let target = target("https://example.com/", &[], now());
         for (names, has_standard, has_svix) in
             [(SignatureHeaders::Standard, true, false), (SignatureHeaders::Svix, false, true), (SignatureHeaders::Both, true, true)]
         {
-            let request = build(&webhook(b"{}", "key"), &target, now(), names).expect("a request");
+            let request = build(&webhook(b"{}", "key"), target("https://example.com/", &[], now()), now(), names);
             for part in ["id", "timestamp", "signature"] {
                 assert_eq!(request.headers().contains_key(format!("webhook-{part}")), has_standard, "{names:?}");
                 assert_eq!(request.headers().contains_key(format!("svix-{part}")), has_svix, "{names:?}");
@@ -242,7 +298,7 @@ mod tests {
             ("X-Bad-Value", "a\r\nHost: b"),
         ];
         let target = target("https://example.com/", &custom, now());
-        let request = build(&webhook(b"{}", "order-42"), &target, now(), SignatureHeaders::Both).expect("a request");
+        let request = build(&webhook(b"{}", "order-42"), target, now(), SignatureHeaders::Both);
         let expected = [
             ("x-team", "billing"),
             ("authorization", "Bearer abc"),
@@ -256,6 +312,21 @@ mod tests {
             assert_eq!(header(&request, name), value, "{name}");
         }
         assert_eq!(header(&request, "webhook-id"), webhook(b"", "").message_id.public());
+    }
+
+    #[test]
+    fn what_was_read_of_an_endpoint_is_used_until_the_endpoint_changes() {
+        let preparations = Preparations::default();
+        let first = Arc::new(target("https://example.com/1", &[], now()));
+        let prepared = preparations.of(&first).expect("a URL");
+        assert!(Arc::ptr_eq(&prepared, &preparations.of(&first).expect("a URL")));
+        let changed = Arc::new(target("https://example.com/2", &[("x-new", "1")], now()));
+        drop(first);
+        let prepared = preparations.of(&changed).expect("a URL");
+        let request = prepared.request(&webhook(b"{}", "key"), &changed, now(), SignatureHeaders::Both);
+        assert_eq!((request.uri().path(), header(&request, "x-new")), ("/2", "1"));
+        let uncallable = Arc::new(target("no url", &[], now()));
+        assert_eq!(preparations.of(&uncallable).err(), Some(Uncallable));
     }
 
     #[test]

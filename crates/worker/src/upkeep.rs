@@ -1,8 +1,9 @@
-//! Makes partitions ahead of time and drops those past their retention, on start and every hour.
+//! Makes partitions ahead of time, drops those past their retention, and forgets endpoints that are well again, on start and
+//! every hour.
 
 use std::time::Duration;
 
-use storage::{Db, partitions};
+use storage::{Db, health, partitions};
 use tokio::time::sleep;
 
 /// The rest after a round that worked.
@@ -16,7 +17,7 @@ pub(crate) async fn run(db: Db, retention: Duration) {
         let rest = match round(&db, retention).await {
             Ok(()) => INTERVAL,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "the upkeep of the partitions failed; it will be repeated");
+                tracing::error!(error = &error as &dyn std::error::Error, "the hourly upkeep failed; it will be repeated");
                 AFTER_FAILURE
             }
         };
@@ -26,5 +27,6 @@ pub(crate) async fn run(db: Db, retention: Duration) {
 
 async fn round(db: &Db, retention: Duration) -> storage::Result<()> {
     partitions::ensure(db).await?;
+    health::forget_the_well(db).await?;
     partitions::drop_expired(db, retention).await
 }

@@ -1,11 +1,15 @@
 //! What a receiver sees, and what becomes of a delivery.
 
+mod auto_disable;
+mod breaker;
 mod disable;
 mod egress;
+mod fair_share;
 mod fan_out;
 mod redirect;
 mod resend;
 mod retry;
 mod signature;
+mod throttle;
 mod timeout;
 mod unknown;

@@ -1,5 +1,7 @@
 //! Endpoints on the wire.
 
+use std::num::NonZeroU16;
+
 use axum::http::StatusCode;
 use domain::{
     application::{Metadata, Uid},
@@ -16,9 +18,7 @@ use utoipa::ToSchema;
 
 use super::{
     InOrder, ListResponse, Paging, Timestamp, answer, both, created,
-    fields::{
-        CustomHeaders, EndpointChannels, EndpointUid, EventTypeNames, NotYet, Notes, SigningSecret, Text, WebhookUrl, nullable, present,
-    },
+    fields::{CustomHeaders, EndpointChannels, EndpointUid, EventTypeNames, Notes, SigningSecret, Text, WebhookUrl, nullable, present},
     list as render_list, nothing, ok,
 };
 use crate::{error::ApiResult, extract::Call};
@@ -74,9 +74,10 @@ pub(crate) struct EndpointUpdate {
     /// The tenant's notes
     #[serde(default)]
     metadata: Notes,
-    #[serde(default, rename = "throttleRate", alias = "rateLimit")]
-    #[schema(ignore)]
-    _throttle_rate: NotYet,
+    /// The most webhooks a second, over all nodes (omit for no limit); `rateLimit` is the same
+    #[serde(alias = "rateLimit")]
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
+    throttle_rate: Option<NonZeroU16>,
 }
 
 /// What is to change of an endpoint: absent fields stay, null ones are unset.
@@ -115,9 +116,10 @@ pub(crate) struct EndpointPatch {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     metadata: Option<Notes>,
-    #[serde(default, rename = "throttleRate", alias = "rateLimit")]
-    #[schema(ignore)]
-    _throttle_rate: NotYet,
+    /// The most webhooks a second, over all nodes (null for no limit); `rateLimit` is the same
+    #[serde(default, alias = "rateLimit", deserialize_with = "nullable")]
+    #[schema(value_type = Option<u16>, required = false, minimum = 1, maximum = 65535)]
+    throttle_rate: Option<Option<NonZeroU16>>,
 }
 
 /// An endpoint. Fields with two names have both: newer SDKs read the one, older ones the other.
@@ -126,10 +128,10 @@ pub(crate) struct EndpointPatch {
 pub(crate) struct EndpointOut<'a> {
     #[schema(example = "An example endpoint name")]
     description: &'a str,
-    /// Null: rates are not limited yet
+    /// The same as `throttleRate`
     #[schema(required)]
     rate_limit: Option<u16>,
-    /// Null: rates are not limited yet
+    /// The most webhooks a second, over all nodes; null for no limit
     #[schema(required)]
     throttle_rate: Option<u16>,
     #[schema(required, example = "unique-ep-identifier")]
@@ -162,7 +164,7 @@ impl EndpointUpdate {
             url: Some(self.url.0),
             description: Some(self.description.0),
             version: Some(i32::from(self.version)),
-            throttle_rate: Some(None),
+            throttle_rate: Some(self.throttle_rate.map(NonZeroU16::get)),
             is_disabled: Some(self.disabled),
             event_types: Some(self.event_types.map(|names| names.0)),
             channels: Some(self.channels.map(|names| names.0)),
@@ -178,7 +180,7 @@ impl EndpointPatch {
             url: self.url.map(|url| url.0),
             description: self.description.map(|text| text.0),
             version: self.version.map(i32::from),
-            throttle_rate: None,
+            throttle_rate: self.throttle_rate.map(|rate| rate.map(NonZeroU16::get)),
             is_disabled: self.disabled,
             event_types: self.event_types.map(|names| names.map(|names| names.0)),
             channels: self.channels.map(|names| names.map(|names| names.0)),

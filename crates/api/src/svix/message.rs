@@ -1,6 +1,6 @@
 //! Messages on the wire.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
@@ -221,7 +221,7 @@ pub(crate) async fn create(call: Call) -> ApiResult {
     match publish(&call).await {
         Ok(response) => Ok(response),
         // A saved outcome wins over validation and over an application that has been deleted since.
-        Err(refusal @ (ApiError::Invalid(_) | ApiError::NotFound(_))) => match call.saved().await? {
+        Err(refusal @ (ApiError::Invalid(_) | ApiError::NotFound(_))) => match Box::pin(call.saved()).await? {
             Some(Found::Answer(answer)) => Ok(respond(Answered { answer, is_replay: true })),
             Some(Found::Published(published)) => Ok(respond(rendered(&call, &published, WithContent::read(&call.query).unwrap_or(true)))),
             None => Err(refusal),
@@ -235,7 +235,7 @@ async fn publish(call: &Call) -> ApiResult {
     let new = call.json::<MessageIn>()?;
     let payload = object_slice(&call.body, new.payload)?;
     let application = call.application();
-    let mut new = NewMessage {
+    let mut new = Arc::new(NewMessage {
         subscribers: directory::find(call.db(), call.tenant_id, &application).await?,
         application,
         event_type: new.event_type.0,
@@ -245,12 +245,13 @@ async fn publish(call: &Call) -> ApiResult {
         payload,
         content_type: JSON.to_owned(),
         claim: call.claim().await?,
-    };
+    });
     for _ in 0..RENAMES {
-        match call.context.publisher.publish(new.clone()).await {
+        match call.context.publisher.publish(&new).await {
             Err(storage::Error::Renamed) => {
-                new.subscribers = directory::find(call.db(), call.tenant_id, &new.application).await?;
-                new.claim = call.claim().await?;
+                let subscribers = directory::find(call.db(), call.tenant_id, &new.application).await?;
+                let claim = call.claim().await?;
+                new = Arc::new(NewMessage { subscribers, claim, ..Arc::unwrap_or_clone(new) });
             }
             published => return Ok(respond(rendered(call, &published?, with_content))),
         }

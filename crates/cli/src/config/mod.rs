@@ -2,7 +2,12 @@
 
 mod value;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::{Result, bail};
 use clap::{Args, CommandFactory as _};
@@ -19,6 +24,8 @@ use value::{Variable, bounded_duration, duration, network, size};
 
 const DEFAULT_DATA_DIR: &str = "./posthaste-data";
 const DEFAULT_LISTEN: &str = "127.0.0.1:8071";
+/// Where a worker serves health and metrics if nobody asked for them: any port that is free.
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// `info`, without Postgres' remarks on statements that found their work done.
 const DEFAULT_LOG: &str = "info,reqwest_retry=error,sqlx::postgres::notice=warn";
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -40,7 +47,8 @@ pub(crate) struct Settings {
     /// Where `dev` keeps its private Postgres and its generated secrets [default: ./posthaste-data]
     #[arg(long, env = "POSTHASTE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Address of the API [default: 127.0.0.1:8071; `dev` takes a free port if that one is taken]
+    /// Address of the API, and of health and metrics, which `worker` serves too [default: 127.0.0.1:8071; `dev` takes a free
+    /// port if that one is taken, and `worker` takes any]
     #[arg(long, env = "POSTHASTE_LISTEN", value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
     /// HS256 secret of bearer tokens, 16 characters or more; several, comma-separated, are all accepted and the first signs
@@ -108,7 +116,7 @@ pub(crate) enum LogFormat {
 pub struct Config {
     /// The database, and the keys to what is sealed in it.
     pub database: storage::Config,
-    /// Where the API listens.
+    /// Where the API listens, or in a process without one, health and metrics.
     pub listen: SocketAddr,
     /// Whether any free port will do if that one is taken.
     pub may_take_another_port: bool,
@@ -144,7 +152,8 @@ impl Settings {
         self.require(roles)?;
         Ok(Config {
             database: self.database()?,
-            listen: self.listen()?,
+            // A worker has no API to be found at: beside another process it must not want the same port by default.
+            listen: if roles == Roles::Worker && !self.is_listen_set() { ANY_PORT } else { self.listen()? },
             may_take_another_port: false,
             jwt_secrets: self.jwt_secrets()?.unwrap_or_default(),
             max_payload: self.max_payload()?,
@@ -326,6 +335,11 @@ pub(crate) fn unknown_variables() -> Vec<String> {
     let known: Vec<_> = names(&crate::Cli::command()).map(|(_, variable)| variable).collect();
     let set = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
     unknown(&known, set)
+}
+
+/// The settings that this process was given by its environment, known or not.
+pub(crate) fn set_variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).filter(|name| name.starts_with("POSTHASTE_"))
 }
 
 fn unknown(known: &[String], set: impl Iterator<Item = String>) -> Vec<String> {

@@ -21,6 +21,7 @@ fn refusal(change: impl FnOnce(&mut Settings)) -> String {
 fn the_defaults_are_those_of_the_table() {
     let config = complete().config(Roles::Both).expect("a configuration");
     assert_eq!(config.listen.to_string(), "127.0.0.1:8071");
+    assert_eq!(complete().config(Roles::Worker).expect("a configuration").listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.jwt_secrets, ["0123456789abcdef", "second secret of tokens"]);
     assert_eq!((config.max_payload, config.policy, config.public_url), (1024 * 1024, Policy::default(), None));
     assert_eq!(config.worker.egress_allow, []);

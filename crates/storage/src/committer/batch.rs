@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use domain::{
     delivery::{MAX_RESPONSE, Next},
     id::EndpointId,
-    idempotency::MAX_TTL,
 };
 use sqlx::{PgConnection, postgres::types::PgInterval, types::Uuid};
 
@@ -15,7 +14,7 @@ use crate::{
     idempotency::{EVENT_ID_LOCK, KEY_LOCK, MESSAGE_KEY_LOCK, lock_id},
 };
 
-/// What became of a request, as `accept_v1` numbers it.
+/// What became of a request, as `step_v2` numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Executed,
@@ -115,12 +114,18 @@ impl Batch {
         }
     }
 
-    /// Runs the statement. Returns a verdict per new message, and how many results came too late.
-    pub(super) async fn run(&self, connection: &mut PgConnection) -> Result<(Vec<Decided>, usize), sqlx::Error> {
+    /// Runs the statement, which looks back for saved outcomes as far as `key_horizon`. Returns a verdict per new message,
+    /// and which results came too late, by their places.
+    pub(super) async fn run(
+        &self,
+        connection: &mut PgConnection,
+        key_horizon: Duration,
+    ) -> Result<(Vec<Decided>, Vec<usize>), sqlx::Error> {
         let (a, f) = (Accept::of(self), Finished::of(self));
-        let horizon = PgInterval { months: 0, days: 0, microseconds: i64::try_from(MAX_TTL.as_micros()).unwrap_or(i64::MAX) };
-        let rows = sqlx::query!(
-            r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v1(
+        let horizon = PgInterval { months: 0, days: 0, microseconds: i64::try_from(key_horizon.as_micros()).unwrap_or(i64::MAX) };
+        let lines = sqlx::query_as!(
+            Line,
+            r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v2(
                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
                  $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41)"#,
             &a.id,
@@ -167,33 +172,49 @@ impl Batch {
         )
         .fetch_all(connection)
         .await?;
+        Ok(self.read(lines))
+    }
+
+    /// Sorts what the statement answered by what it is about; a message without a line was simply executed.
+    fn read(&self, lines: Vec<Line>) -> (Vec<Decided>, Vec<usize>) {
         let mut decided = vec![Decided { verdict: Verdict::Executed, reference: None, is_mismatch: false }; self.new.len()];
-        let mut late = 0;
-        for row in rows {
-            if row.outcome == LATE {
-                late += 1;
-            } else if let Some(place) = usize::try_from(row.o - 1).ok().and_then(|index| decided.get_mut(index)) {
-                *place = Decided { verdict: Verdict::from_code(row.outcome), reference: row.r#ref, is_mismatch: row.is_mismatch };
+        let mut late = Vec::new();
+        for line in lines {
+            let index = usize::try_from(line.o - 1);
+            if line.outcome == LATE {
+                late.extend(index);
+            } else if let Some(place) = index.ok().and_then(|index| decided.get_mut(index)) {
+                *place = Decided { verdict: Verdict::from_code(line.outcome), reference: line.r#ref, is_mismatch: line.is_mismatch };
             }
         }
-        Ok((decided, late))
+        (decided, late)
     }
 }
 
+/// One line of the statement's answer.
+struct Line {
+    /// The place in the batch, from 1.
+    o: i32,
+    outcome: i16,
+    r#ref: Option<Uuid>,
+    is_mismatch: bool,
+}
+
 fn owed(pending: &Pending, hand_off: Option<&HandOff>) -> Vec<Owed> {
-    let wanted = pending.new.subscribers.targets.iter().filter(|target| {
+    let wanted = pending.subscribers.targets.iter().filter(|target| {
         let endpoint = &target.endpoint;
         !endpoint.is_disabled && endpoint.filter.wants(&pending.new.event_type, &pending.new.channels)
     });
     wanted
         .map(|target| {
             let endpoint_id = target.endpoint.id;
-            Owed { endpoint_id, slot: hand_off.and_then(|hand_off| hand_off.reserve(endpoint_id)) }
+            let slot = hand_off.and_then(|hand_off| hand_off.reserve(&target.endpoint, pending.new.payload.len()));
+            Owed { endpoint_id, slot }
         })
         .collect()
 }
 
-/// The columns of the new messages: one array each, in the order of `accept_v1`'s parameters.
+/// The columns of the new messages: one array each, in the order of `step_v2`'s parameters.
 #[derive(Default)]
 struct Accept<'a> {
     id: Vec<Uuid>,
@@ -237,7 +258,7 @@ impl<'a> Accept<'a> {
     }
 
     fn push(&mut self, pending: &'a Pending) {
-        let (new, application) = (&pending.new, &pending.new.subscribers.application);
+        let (new, application) = (&pending.new, &pending.subscribers.application);
         self.id.push(pending.id.into());
         self.tenant.push(application.tenant_id.into());
         self.application.push(application.id.into());
@@ -271,7 +292,7 @@ fn array_literal(names: &[String]) -> Option<String> {
     if names.is_empty() { None } else { Some(format!("{{\"{}\"}}", names.join("\",\""))) }
 }
 
-/// The columns of the finished sends: one array each, in the order of `finish_v1`'s parameters.
+/// The columns of the finished sends: one array each, in the order of `step_v2`'s parameters.
 #[derive(Default)]
 struct Finished<'a> {
     message: Vec<Uuid>,

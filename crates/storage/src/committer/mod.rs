@@ -5,13 +5,13 @@
 //! after the commit, and what is to be sent now is handed over after the commit too.
 
 mod batch;
+mod keys;
 mod link;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -24,13 +24,13 @@ use domain::{
     idempotency::{payload_digest, scope_hash},
     message::Message,
 };
-use parking_lot::Mutex;
 use sqlx::types::Uuid;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
+use self::keys::{Entry, KeyInFlight, Keys, Landing};
 use crate::{
     Db, Error, Result,
     applications::Reference,
@@ -47,7 +47,10 @@ const WAITING_BYTES: usize = 256 << 20;
 /// How long a publisher waits for its outcome. After that it is told that the database is unavailable, and a repeat under
 /// the same key finds out what happened.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a publisher that may wait for another one's end looks again.
+/// How long a repeat waits for the first request with its key in this process, whatever the policy: nearly all have ended by
+/// then, and its outcome is a better answer than "in progress".
+const GLANCE: Duration = Duration::from_millis(100);
+/// How often a publisher that may wait for another process's end looks again.
 const WAIT_STEP: Duration = Duration::from_millis(25);
 
 /// A message to be accepted.
@@ -142,11 +145,13 @@ impl Committer {
 
 /// Starts the committer. It runs until [`Committer::stop`].
 pub fn start(db: &Db, options: Options) -> Committer {
+    if let Some(hand_off) = &options.hand_off {
+        db.metrics().watch(hand_off.clone());
+    }
     let (new, waiting) = mpsc::channel(WAITING);
     let (done, finished) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
-    let shared =
-        Shared { db: db.clone(), new: new.downgrade(), room: Arc::new(Semaphore::new(WAITING_BYTES)), in_flight: InFlight::default() };
+    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::new(Semaphore::new(WAITING_BYTES)), keys: Arc::default() };
     let publisher = Publisher { shared: Arc::new(shared), new };
     let completer = Completer { db: db.clone(), done };
     let writer = writer::Writer::new(db, options, Arc::clone(&publisher.shared), waiting, finished, stopped);
@@ -159,7 +164,7 @@ struct Shared {
     db: Db,
     new: mpsc::WeakSender<Pending>,
     room: Arc<Semaphore>,
-    in_flight: InFlight,
+    keys: Arc<Keys>,
 }
 
 /// The way in for new messages.
@@ -172,23 +177,39 @@ pub struct Publisher {
 impl Publisher {
     /// Accepts a message: returns once the message, its deliveries and its idempotency record are committed together.
     /// A caller that goes away changes nothing.
-    pub async fn publish(&self, new: NewMessage) -> Result<Published> {
+    pub async fn publish(&self, new: &Arc<NewMessage>) -> Result<Published> {
         let wait = new.claim.map_or(Duration::ZERO, |claim| claim.policy.wait);
-        let deadline = Instant::now() + wait;
+        let begun = Instant::now();
         loop {
-            match self.submit(new.clone()).await {
-                Err(Error::KeyInProgress) if Instant::now() < deadline => tokio::time::sleep(WAIT_STEP).await,
-                outcome => return outcome,
+            let outcome = match new.claim.map(|claim| self.shared.keys.enter(&claim)).transpose() {
+                Ok(Some(Entry::Repeat(landing))) => match tokio::time::timeout_at((begun + wait.max(GLANCE)).into(), landing).await {
+                    Ok(Ok(Landing::Accepted(message))) => Ok(Published::Accepted { message, is_replay: true }),
+                    Ok(Ok(Landing::Reused)) => Err(Error::KeyReused),
+                    Ok(Ok(Landing::InProgress)) | Err(_) => Err(Error::KeyInProgress),
+                    Ok(Err(_)) => continue,
+                },
+                Ok(Some(Entry::First(key))) => {
+                    let outcome = self.submit(Arc::clone(new), Some(Arc::clone(&key))).await;
+                    key.land(&outcome);
+                    outcome
+                }
+                Ok(None) => self.submit(Arc::clone(new), None).await,
+                Err(refused) => Err(refused),
+            };
+            if matches!(outcome, Err(Error::KeyInProgress)) && begun.elapsed() < wait {
+                tokio::time::sleep(WAIT_STEP).await;
+                continue;
             }
+            self.shared.db.metrics().settled(&outcome);
+            return outcome;
         }
     }
 
-    async fn submit(&self, new: NewMessage) -> Result<Published> {
+    async fn submit(&self, new: Arc<NewMessage>, key: Option<Arc<KeyInFlight>>) -> Result<Published> {
         let shared = &self.shared;
         if shared.db.inner.is_down.load(Ordering::Relaxed) {
             return Err(Error::Unavailable(None));
         }
-        let key = new.claim.map(|claim| InFlight::enter(shared, &claim)).transpose()?;
         let size = u32::try_from(new.payload.len()).unwrap_or(u32::MAX);
         let room = Arc::clone(&shared.room).try_acquire_many_owned(size).map_err(|_| Error::Overloaded)?;
         let (reply, outcome) = oneshot::channel();
@@ -201,7 +222,7 @@ impl Publisher {
         match settled.map_err(|_| Error::Unavailable(None))?.map_err(|_| Error::Unavailable(None))?? {
             Settled::Published(published) => Ok(published),
             Settled::ReplayOf(id) => {
-                let message = messages::by_id(&shared.db, id).await?.ok_or(Error::NotFound("message"))?;
+                let message = Box::pin(messages::by_id(&shared.db, id)).await?.ok_or(Error::NotFound("message"))?;
                 Ok(Published::Accepted { message: Box::new(message), is_replay: true })
             }
         }
@@ -241,14 +262,16 @@ impl Completer {
 /// A new message on its way to the writer.
 struct Pending {
     id: MessageId,
-    new: NewMessage,
+    new: Arc<NewMessage>,
+    /// Who may be owed it: looked up again if the transaction finds that they changed.
+    subscribers: Arc<Subscribers>,
     /// The names that it must have to itself in a batch, and under locks in the database.
     event_id_hash: Option<Uuid>,
     message_key_hash: Option<Uuid>,
     digest: Uuid,
     reply: oneshot::Sender<Result<Settled>>,
     since: Instant,
-    _key: Option<KeyInFlight>,
+    _key: Option<Arc<KeyInFlight>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -261,21 +284,22 @@ impl fmt::Debug for Pending {
 impl Pending {
     fn new(
         id: MessageId,
-        new: NewMessage,
+        new: Arc<NewMessage>,
         reply: oneshot::Sender<Result<Settled>>,
-        key: Option<KeyInFlight>,
+        key: Option<Arc<KeyInFlight>>,
         room: OwnedSemaphorePermit,
     ) -> Self {
-        let scope = new.subscribers.application.id.into();
+        let subscribers = Arc::clone(&new.subscribers);
+        let scope = subscribers.application.id.into();
         let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(messages::EVENT_ID, scope, text));
         let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(messages::MESSAGE_KEY, scope, text));
         let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
-        Self { id, new, event_id_hash, message_key_hash, digest, reply, since: Instant::now(), _key: key, _room: room }
+        Self { id, new, subscribers, event_id_hash, message_key_hash, digest, reply, since: Instant::now(), _key: key, _room: room }
     }
 
     /// The message as it is stored.
     fn message(&self, duplicate_of: Option<MessageId>, payload_mismatch: bool) -> Message {
-        let application = &self.new.subscribers.application;
+        let application = &self.subscribers.application;
         Message {
             id: self.id,
             tenant_id: application.tenant_id,
@@ -312,35 +336,4 @@ struct Finish {
     attempt_id: AttemptId,
     job: Box<Job>,
     report: Option<Report>,
-}
-
-/// The keys whose requests this process is executing: repeats are answered without a database call, and no batch holds one
-/// key twice (its lock would not tell them apart).
-#[derive(Debug, Default)]
-struct InFlight(Mutex<HashMap<Uuid, Uuid>>);
-
-impl InFlight {
-    fn enter(shared: &Arc<Shared>, claim: &Claim) -> Result<KeyInFlight> {
-        let mut keys = shared.in_flight.0.lock();
-        match keys.get(&claim.scope) {
-            None => {
-                keys.insert(claim.scope, claim.fingerprint);
-                Ok(KeyInFlight { shared: Arc::clone(shared), scope: claim.scope })
-            }
-            Some(fingerprint) if *fingerprint == claim.fingerprint => Err(Error::KeyInProgress),
-            Some(_) => Err(Error::KeyReused),
-        }
-    }
-}
-
-/// Holds a key until its request is settled.
-struct KeyInFlight {
-    shared: Arc<Shared>,
-    scope: Uuid,
-}
-
-impl Drop for KeyInFlight {
-    fn drop(&mut self) {
-        self.shared.in_flight.0.lock().remove(&self.scope);
-    }
 }

@@ -150,7 +150,7 @@ fn accepted(published: &Published) -> (&Message, bool) {
 async fn a_message_is_stored_handed_over_and_its_result_recorded_under_its_lease() {
     let stage = Stage::set().await;
     let (committer, _hand_off, mut jobs) = stage.start();
-    let published = committer.publisher.publish(stage.message(r#"{"a":1}"#).await).await.expect("published");
+    let published = committer.publisher.publish(&Arc::new(stage.message(r#"{"a":1}"#).await)).await.expect("published");
     let (message, is_replay) = accepted(&published);
     assert!(!is_replay);
     let job = jobs.recv().await.expect("a job");
@@ -158,7 +158,7 @@ async fn a_message_is_stored_handed_over_and_its_result_recorded_under_its_lease
     assert_eq!(stage.count("queue").await, 1);
 
     committer.completer.complete(job, report(Outcome::Failed, Next::Retry(Duration::from_hours(1))));
-    committer.publisher.publish(NewMessage { channels: vec![], ..stage.message("{}").await }).await.expect("published");
+    committer.publisher.publish(&Arc::new(NewMessage { channels: vec![], ..stage.message("{}").await })).await.expect("published");
     committer.completer.complete(jobs.recv().await.expect("a job"), report(Outcome::Succeeded, Next::Finished));
     committer.stop().await;
     assert_eq!((stage.count("queue").await, stage.count("queue_later").await), (0, 1));
@@ -175,15 +175,15 @@ async fn keys_event_ids_and_message_keys_hold_in_one_batch_and_across_batches() 
     let (committer, _hand_off, _jobs) = stage.start();
     let publisher = &committer.publisher;
     let keyed = |fingerprint, message: NewMessage| NewMessage { claim: Some(claim(7, fingerprint)), ..message };
-    let first = publisher.publish(keyed(1, stage.message("{}").await)).await.expect("published");
-    let repeat = publisher.publish(keyed(1, stage.message("{}").await)).await.expect("replayed");
+    let first = publisher.publish(&Arc::new(keyed(1, stage.message("{}").await))).await.expect("published");
+    let repeat = publisher.publish(&Arc::new(keyed(1, stage.message("{}").await))).await.expect("replayed");
     assert_eq!(accepted(&first).0, accepted(&repeat).0);
     assert!(accepted(&repeat).1);
-    assert!(matches!(publisher.publish(keyed(2, stage.message("{}").await)).await, Err(Error::KeyReused)));
+    assert!(matches!(publisher.publish(&Arc::new(keyed(2, stage.message("{}").await))).await, Err(Error::KeyReused)));
 
     let named = |message: NewMessage| NewMessage { event_id: Some("evt-1".into()), ..message };
-    let one = publisher.publish(named(stage.message("{}").await)).await.expect("published");
-    let other = publisher.publish(named(stage.message("{}").await)).await.expect("answered");
+    let one = publisher.publish(&Arc::new(named(stage.message("{}").await))).await.expect("published");
+    let other = publisher.publish(&Arc::new(named(stage.message("{}").await))).await.expect("answered");
     assert!(matches!(other, Published::EventIdTaken { by, is_replay: false } if by == accepted(&one).0.id));
 
     let deduped = |payload: &str, message: NewMessage| NewMessage {
@@ -192,12 +192,16 @@ async fn keys_event_ids_and_message_keys_hold_in_one_batch_and_across_batches() 
         ..message
     };
     let base = stage.message("{}").await;
-    let all = futures::future::join_all((0..8).map(|_| publisher.publish(deduped("{}", base.clone())))).await;
+    let all = futures::future::join_all((0..8).map(|_| async {
+        let message = Arc::new(deduped("{}", base.clone()));
+        publisher.publish(&message).await
+    }))
+    .await;
     let messages: Vec<_> = all.iter().map(|published| accepted(published.as_ref().expect("published")).0.clone()).collect();
     let firsts: Vec<_> = messages.iter().filter(|message| !message.is_duplicate()).collect();
     assert_eq!(firsts.len(), 1);
     assert!(messages.iter().all(|message| message.is_duplicate() || message.id == firsts[0].id));
-    let mismatched = publisher.publish(deduped(r#"{"other":1}"#, base)).await.expect("published");
+    let mismatched = publisher.publish(&Arc::new(deduped(r#"{"other":1}"#, base))).await.expect("published");
     assert!(accepted(&mismatched).0.payload_mismatch);
     assert_eq!(accepted(&mismatched).0.duplicate_of, Some(firsts[0].id));
     assert_eq!((stage.count("message").await, stage.count("queue").await), (11, 3));
@@ -209,7 +213,7 @@ async fn keys_event_ids_and_message_keys_hold_in_one_batch_and_across_batches() 
 async fn a_late_worker_cannot_overwrite_a_rescued_delivery_and_three_crashes_end_it() {
     let stage = Stage::set().await;
     let (committer, hand_off, mut jobs) = stage.start();
-    committer.publisher.publish(stage.message("{}").await).await.expect("published");
+    committer.publisher.publish(&Arc::new(stage.message("{}").await)).await.expect("published");
     let dead = jobs.recv().await.expect("a job");
     stage.age_leases().await;
     let mut claimer = Claimer::connect(&stage.db, hand_off, LEASE);
@@ -237,7 +241,7 @@ async fn overflow_waits_in_the_queue_and_is_claimed_when_slots_are_free() {
     let stage = Stage::set().await;
     let (committer, hand_off, mut jobs) = stage.start();
     for _ in 0..14 {
-        committer.publisher.publish(stage.message("{}").await).await.expect("published");
+        committer.publisher.publish(&Arc::new(stage.message("{}").await)).await.expect("published");
     }
     assert_eq!(stage.count("queue where lease is null").await, 2);
     let mut claimer = Claimer::connect(&stage.db, hand_off.clone(), LEASE);
@@ -279,7 +283,7 @@ async fn a_missing_partition_is_made_and_a_stale_cache_is_found_out() {
         endpoints::Update { address, change: endpoints::Change { is_disabled: Some(true), ..Default::default() }, or_create: false },
     )
     .await;
-    committer.publisher.publish(stale).await.expect("published");
+    committer.publisher.publish(&Arc::new(stale)).await.expect("published");
     assert_eq!((stage.count("message").await, stage.count("queue").await), (1, 0));
     committer.stop().await;
     assert!(jobs.recv().now_or_never().is_none_or(|job| job.is_none()), "nothing was handed over");
@@ -295,23 +299,36 @@ async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
         db: stage.db.clone(),
         new: mpsc::channel(1).0.downgrade(),
         room: Arc::new(Semaphore::new(1000)),
-        in_flight: InFlight::default(),
+        keys: Arc::default(),
     });
     let mut pending = Vec::new();
     for (claim, key) in [(Some(claim(1, 1)), None), (None, None), (None, Some("k")), (Some(claim(2, 2)), Some("other"))] {
         let new = NewMessage { claim, message_key: key.map(Into::into), ..stage.message("{}").await };
         let room = Arc::clone(&shared.room).try_acquire_many_owned(2).expect("room");
-        pending.push(Pending::new(stage.db.new_id().into(), new, oneshot::channel().0, None, room));
+        pending.push(Pending::new(stage.db.new_id().into(), new.into(), oneshot::channel().0, None, room));
     }
     let mut batch = batch::Batch::new(pending, Vec::new(), Some(&hand_off), LEASE);
     let mut link = link::Link::try_connect(&stage.db, None).await.expect("connected");
-    let (first, _) = batch.run(link.connection()).await.expect("committed");
+    let (first, _) = batch.run(link.connection(), LEASE).await.expect("committed");
     assert!(first.iter().all(|decided| decided.verdict == batch::Verdict::Executed));
     // The answer is lost, and so is the connection; the next one waits until the old session has ended.
     batch.is_rerun = true;
     let mut link = link::Link::connect(&stage.db, Some(link)).await;
-    let (again, _) = batch.run(link.connection()).await.expect("committed");
+    let (again, _) = batch.run(link.connection(), LEASE).await.expect("committed");
     assert!(again.iter().all(|decided| decided.verdict == batch::Verdict::ExecutedBefore && decided.reference.is_none()));
     assert_eq!((stage.count("message").await, stage.count("queue").await, stage.count("idempotency").await), (4, 4, 2));
+    stage.cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_memory_has_no_room_for_is_refused_and_counted() {
+    let stage = Stage::set().await;
+    let (committer, _hand_off, _jobs) = stage.start();
+    let large = NewMessage { payload: Bytes::from(vec![0; WAITING_BYTES + 1]), ..stage.message("{}").await };
+    assert!(matches!(committer.publisher.publish(&Arc::new(large)).await, Err(Error::Overloaded)));
+    let shown = crate::metrics::scrape(&stage.db).await;
+    assert!(shown.contains("posthaste_messages_refused_total{reason=\"overloaded\"} 1\n"), "{shown}");
+    assert!(shown.contains("posthaste_messages_accepted_total 0\n"), "{shown}");
+    committer.stop().await;
     stage.cluster.stop().await;
 }

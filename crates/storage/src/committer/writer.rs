@@ -3,13 +3,13 @@
 use std::{
     collections::HashSet,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use domain::{
     delivery::Trigger,
-    id::{Id, MessageId},
+    id::{EndpointId, Id, MessageId},
 };
 use sqlx::types::Uuid;
 use tokio::sync::{mpsc, watch};
@@ -130,7 +130,7 @@ impl Writer {
             }
             let trouble = match self.commit(&batch).await {
                 Ok((decided, late)) => {
-                    self.settle(batch, &decided, late);
+                    self.settle(batch, &decided, &late);
                     continue;
                 }
                 Err(trouble) => trouble,
@@ -162,13 +162,20 @@ impl Writer {
         }
     }
 
-    async fn commit(&mut self, batch: &Batch) -> Result<(Vec<Decided>, usize), Trouble> {
+    async fn commit(&mut self, batch: &Batch) -> Result<(Vec<Decided>, Vec<usize>), Trouble> {
         let Some(link) = &mut self.link else { return Err(Trouble::Lost) };
-        batch.run(link.connection()).await.map_err(|error| {
+        let begun = Instant::now();
+        let written = async {
+            link.replan().await?;
+            batch.run(link.connection(), self.db.key_horizon()).await
+        };
+        let written = written.await.map_err(|error| {
             let trouble = Trouble::of(&error);
             tracing::warn!(%error, ?trouble, "a batch could not be written");
             trouble
-        })
+        })?;
+        self.db.metrics().committed(batch.new.len(), batch.finished.len(), begun.elapsed());
+        Ok(written)
     }
 
     /// Waits for the database to come back. Meanwhile new messages are refused: nothing of them is stored. The batch at hand
@@ -212,10 +219,8 @@ impl Writer {
     }
 
     /// Tells every publisher what became of its message, and hands over what is to be sent now.
-    fn settle(&mut self, batch: Batch, decided: &[Decided], late: usize) {
-        if late > 0 && !batch.is_rerun {
-            tracing::info!(late, "results came after their lease and were dropped");
-        }
+    fn settle(&mut self, batch: Batch, decided: &[Decided], late: &[usize]) {
+        self.count_results(&batch, late);
         let is_release = batch.finished.iter().any(|finish| finish.report.is_none());
         let (lease, lease_ends) = (batch.lease, batch.lease_ends);
         let mut is_due = is_release;
@@ -223,16 +228,18 @@ impl Writer {
             let reference = decided.reference.map(MessageId::from);
             match (decided.verdict, reference) {
                 (Verdict::Executed | Verdict::ExecutedBefore, None) => {
-                    is_due |= owed.iter().any(|owed| owed.slot.is_none());
+                    is_due |= owed.iter().any(|owed| owed.slot.is_none() && self.is_claimable(owed.endpoint_id));
                     for Owed { endpoint_id, slot } in owed {
                         if let Some(slot) = slot {
                             self.hand_over(job(&pending, endpoint_id, slot, lease, lease_ends));
                         }
                     }
-                    accept(pending, None, false);
+                    self.accept(pending, None, false);
                 }
-                (Verdict::Executed | Verdict::ExecutedBefore | Verdict::Duplicate, first) => accept(pending, first, decided.is_mismatch),
-                (Verdict::Replay, Some(id)) if id == pending.id => accept(pending, None, false),
+                (Verdict::Executed | Verdict::ExecutedBefore | Verdict::Duplicate, first) => {
+                    self.accept(pending, first, decided.is_mismatch);
+                }
+                (Verdict::Replay, Some(id)) if id == pending.id => self.accept(pending, None, false),
                 (Verdict::Replay, Some(id)) => pending.settle(Ok(Settled::ReplayOf(id))),
                 (Verdict::EventIdTaken, Some(by)) => {
                     pending.settle(Ok(Settled::Published(Published::EventIdTaken { by, is_replay: false })));
@@ -254,6 +261,30 @@ impl Writer {
         }
     }
 
+    /// Counts the results that are recorded, and those that came after their leases. What a rerun finds gone was recorded
+    /// by the run whose end was lost.
+    fn count_results(&self, batch: &Batch, late: &[usize]) {
+        let late = if batch.is_rerun { &[] } else { late };
+        if !late.is_empty() {
+            tracing::info!(late = late.len(), "results came after their lease and were dropped");
+            self.db.metrics().dropped_late(late.len());
+        }
+        let recorded = batch.finished.iter().enumerate().filter(|(place, _)| !late.contains(place));
+        for report in recorded.filter_map(|(_, finish)| finish.report.as_ref()) {
+            self.db.metrics().recorded(report);
+        }
+    }
+
+    fn accept(&self, pending: Pending, duplicate_of: Option<MessageId>, payload_mismatch: bool) {
+        self.db.metrics().accepted(duplicate_of.is_some(), payload_mismatch);
+        let message = pending.message(duplicate_of, payload_mismatch);
+        pending.settle(Ok(Settled::Published(Published::Accepted { message: Box::new(message), is_replay: false })));
+    }
+
+    fn is_claimable(&self, endpoint_id: EndpointId) -> bool {
+        self.options.hand_off.as_ref().is_none_or(|hand_off| hand_off.is_claimable(endpoint_id))
+    }
+
     fn hand_over(&self, job: Job) {
         let Some(hand_off) = &self.options.hand_off else { return };
         if let Err(job) = hand_off.send(job) {
@@ -271,10 +302,10 @@ impl Writer {
     fn refresh(&self, mut pending: Pending) {
         let (db, shared) = (self.db.clone(), Arc::clone(&self.shared));
         tokio::spawn(async move {
-            let application = &pending.new.subscribers.application;
+            let application = &pending.subscribers.application;
             match directory::reload(&db, application.tenant_id, &pending.new.application).await {
                 Ok(fresh) if fresh.application.id == application.id => {
-                    pending.new.subscribers = fresh;
+                    pending.subscribers = fresh;
                     put_back(&shared, pending).await;
                 }
                 // The key's scope was that of the old application, so the caller has to claim anew.
@@ -307,13 +338,8 @@ async fn put_back(shared: &Shared, pending: Pending) {
     }
 }
 
-fn accept(pending: Pending, duplicate_of: Option<MessageId>, payload_mismatch: bool) {
-    let message = pending.message(duplicate_of, payload_mismatch);
-    pending.settle(Ok(Settled::Published(Published::Accepted { message: Box::new(message), is_replay: false })));
-}
-
-fn job(pending: &Pending, endpoint_id: domain::id::EndpointId, slot: Slot, lease: Uuid, lease_ends: std::time::Instant) -> Job {
-    let (new, application) = (&pending.new, &pending.new.subscribers.application);
+fn job(pending: &Pending, endpoint_id: EndpointId, slot: Slot, lease: Uuid, lease_ends: Instant) -> Job {
+    let (new, application) = (&pending.new, &pending.subscribers.application);
     Job {
         message_id: pending.id,
         tenant_id: application.tenant_id,

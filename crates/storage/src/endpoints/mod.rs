@@ -19,7 +19,7 @@ use crate::{
     Conflict, Db, Error, Result,
     applications::{self, Made, Reference},
     error::on_constraint,
-    event_types,
+    event_types, health,
     idempotency::Effect,
     page::{Page, PageRequest},
 };
@@ -108,12 +108,15 @@ pub struct Update {
 impl Effect for Update {
     type Output = (Endpoint, Made);
 
+    /// What was held for the endpoint may have been let go.
+    const WAKES: bool = true;
+
     async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
         let Self { address, change, or_create } = self;
         let application_id = applications::lock(&mut *tx, address.tenant_id, &address.application).await?;
-        let id = find(&mut *tx, application_id, &address.endpoint).await?.map(|row| row.id);
-        let (endpoint, made) = match id {
-            Some(id) => (update(&mut *tx, address.tenant_id, id, change).await?, Made::Existed),
+        let found = find(&mut *tx, application_id, &address.endpoint).await?;
+        let (endpoint, made) = match found {
+            Some(row) => (update(&mut *tx, address.tenant_id, &row, change).await?, Made::Existed),
             None if or_create => (insert(db, &mut *tx, address.tenant_id, application_id, change, None).await?, Made::Created),
             None => return Err(Error::NotFound(WHAT)),
         };
@@ -129,9 +132,14 @@ pub struct Delete(pub Address);
 impl Effect for Delete {
     type Output = ();
 
+    const WAKES: bool = true;
+
     async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.0).await?;
-        sqlx::query!("update endpoint set deleted_at = now() where id = $1", Uuid::from(endpoint_id)).execute(&mut *tx).await?;
+        let id = Uuid::from(endpoint_id);
+        sqlx::query!("update endpoint set deleted_at = now() where id = $1", id).execute(&mut *tx).await?;
+        health::reset(&mut *tx, id).await?;
+        keep_rate(&mut *tx, id).await?;
         applications::bump(tx, application_id).await
     }
 }
@@ -167,7 +175,7 @@ pub async fn list(
     Ok(page.page(rows.into_iter().map(Endpoint::from).collect()))
 }
 
-/// Switches an endpoint off because its receiver said so (410); a repeat changes nothing.
+/// Switches an endpoint off because its receiver said so (410) or has failed for days; a repeat changes nothing.
 pub async fn disable(db: &Db, endpoint_id: EndpointId) -> Result<()> {
     let mut tx = db.pool().begin().await?;
     let application_id = sqlx::query_scalar!(
@@ -177,11 +185,35 @@ pub async fn disable(db: &Db, endpoint_id: EndpointId) -> Result<()> {
     .fetch_optional(&mut *tx)
     .await?;
     let Some(application_id) = application_id else { return Ok(()) };
-    sqlx::query!("update endpoint set is_disabled = true, updated_at = now() where id = $1", Uuid::from(endpoint_id))
-        .execute(&mut *tx)
-        .await?;
+    let id = Uuid::from(endpoint_id);
+    sqlx::query!("update endpoint set is_disabled = true, updated_at = now() where id = $1", id).execute(&mut *tx).await?;
+    health::reset(&mut tx, id).await?;
+    keep_rate(&mut tx, id).await?;
     applications::bump(&mut tx, application_id.into()).await?;
-    Ok(tx.commit().await?)
+    tx.commit().await?;
+    db.wake();
+    Ok(())
+}
+
+/// Keeps `endpoint_rate` true: an endpoint has a row there if it has a throttle and may be sent to. What is owed to one that is
+/// off ends without a request, and need not wait for its turn.
+async fn keep_rate(tx: &mut PgConnection, id: Uuid) -> Result<()> {
+    sqlx::query!(
+        "insert into endpoint_rate (endpoint_id, rate)
+         select id, throttle_rate from endpoint where id = $1 and throttle_rate is not null and not is_disabled and deleted_at is null
+         on conflict (endpoint_id) do update set rate = excluded.rate",
+        id,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from endpoint_rate r using endpoint e
+          where r.endpoint_id = $1 and e.id = $1 and (e.throttle_rate is null or e.is_disabled or e.deleted_at is not null)",
+        id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// All live endpoints of an application, and their secrets, for the directory.
@@ -271,11 +303,14 @@ async fn insert(
     .fetch_one(&mut *tx)
     .await;
     let row = on_constraint(inserted, "endpoint_uid", Conflict::EndpointUid)?;
-    write_secret(db, tx, row.id.into(), secret).await?;
+    write_secret(db, &mut *tx, row.id.into(), secret).await?;
+    if row.throttle_rate.is_some() {
+        keep_rate(tx, row.id).await?;
+    }
     Ok(row.into())
 }
 
-async fn update(tx: &mut PgConnection, tenant_id: TenantId, id: Uuid, change: Change) -> Result<Endpoint> {
+async fn update(tx: &mut PgConnection, tenant_id: TenantId, was: &Row, change: Change) -> Result<Endpoint> {
     check_event_types(&mut *tx, tenant_id, &change).await?;
     let updated = sqlx::query_as!(
         Row,
@@ -293,7 +328,7 @@ async fn update(tx: &mut PgConnection, tenant_id: TenantId, id: Uuid, change: Ch
            where id = $1
            returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
                      metadata as "metadata: Json<Metadata>", headers, created_at, updated_at"#,
-        id,
+        was.id,
         change.uid.is_some(),
         change.uid.flatten().map(|uid| uid.to_string()),
         change.url.map(|url| url.to_string()),
@@ -308,9 +343,17 @@ async fn update(tx: &mut PgConnection, tenant_id: TenantId, id: Uuid, change: Ch
         change.channels.flatten() as _,
         change.metadata.map(Json) as _,
     )
-    .fetch_one(tx)
+    .fetch_one(&mut *tx)
     .await;
-    Ok(on_constraint(updated, "endpoint_uid", Conflict::EndpointUid)?.into())
+    let row = on_constraint(updated, "endpoint_uid", Conflict::EndpointUid)?;
+    // Failures at the old address say nothing of the new one, and whoever switches an endpoint on or off wants that at once.
+    if row.url != was.url || row.is_disabled != was.is_disabled {
+        health::reset(&mut *tx, row.id).await?;
+    }
+    if row.throttle_rate != was.throttle_rate || row.is_disabled != was.is_disabled {
+        keep_rate(tx, row.id).await?;
+    }
+    Ok(row.into())
 }
 
 /// An endpoint as its table holds it.

@@ -1,31 +1,22 @@
 //! Opens connections, and only to addresses that the egress policy permits.
 //!
-//! A name is looked up once per connection, every address that it has is vetted, and the connection goes to one of exactly
-//! those: no second look-up could bring another answer.
+//! A name is looked up once per connection, every address that it has is vetted (those of a remembered answer too), and the
+//! connection goes to one of exactly those: no second look-up could bring another answer.
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
-use domain::egress_policy::EgressPolicy;
+use domain::{delivery::Silence, egress_policy::EgressPolicy};
 use futures::future::BoxFuture;
-use hickory_resolver::{
-    Hosts, TokioResolver,
-    config::{LookupIpStrategy, ResolveHosts, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
-    proto::{
-        op::Query,
-        rr::{Name, RecordType},
-    },
-};
 use http::{Uri, uri::Scheme};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::{
@@ -36,12 +27,15 @@ use thiserror::Error;
 use tokio::{net::TcpStream, time::timeout};
 use tower::Service;
 
+use super::names::Names;
+
 /// How long look-up and connection may take; the exchange's own deadline may be shorter.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How many addresses of a name are tried, one after the other.
 const MAX_ADDRESSES: usize = 4;
-/// How many look-ups may wait for the name server; beyond that they fail.
-const MAX_LOOK_UPS: usize = 4096;
+
+/// How a [`Failure::Connection`] says that nobody listens.
+const REFUSED: &str = "refused";
 
 /// Why there is no response, in words that a customer may read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -66,49 +60,15 @@ pub(super) enum Failure {
     Tls(String),
 }
 
-/// Who answers look-ups. Tests put their own answers in place of the system's.
-pub(super) trait Names: Send + Sync + 'static {
-    /// Every address of `host`; none, if it cannot be resolved.
-    fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Vec<IpAddr>>;
-}
-
-/// The system's names: the hosts file first, then the name servers of its configuration.
-pub(super) struct SystemNames {
-    hosts: Hosts,
-    dns: Option<TokioResolver>,
-}
-
-impl SystemNames {
-    pub(super) fn new() -> Self {
-        let builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-            tracing::warn!(%error, "the system names no DNS server: only addresses and names of the hosts file can be called");
-            TokioResolver::builder_with_config(ResolverConfig::default(), TokioRuntimeProvider::default())
-        });
-        let mut builder = builder;
-        let options = builder.options_mut();
-        // Both families, so that a private address cannot hide behind a public one.
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.max_active_requests = MAX_LOOK_UPS;
-        Self { hosts: Hosts::from_system().unwrap_or_default(), dns: builder.build().ok() }
-    }
-
-    /// A name of the hosts file is complete as it stands there: the name servers are not asked for its other family.
-    fn in_hosts_file(&self, host: &str) -> Vec<IpAddr> {
-        let Ok(name) = Name::from_utf8(host) else { return vec![] };
-        let of_type = |kind| self.hosts.lookup_static_host(&Query::query(name.clone(), kind));
-        let found = [RecordType::A, RecordType::AAAA].into_iter().filter_map(of_type);
-        found.flat_map(|lookup| lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>()).collect()
-    }
-}
-
-impl Names for SystemNames {
-    fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Vec<IpAddr>> {
-        Box::pin(async move {
-            let known = self.in_hosts_file(host);
-            let Some(dns) = self.dns.as_ref().filter(|_| known.is_empty()) else { return known };
-            dns.lookup_ip(host).await.map_or_else(|_| vec![], |found| found.iter().collect())
-        })
+impl Failure {
+    /// The same for those who count.
+    pub(super) fn silence(&self) -> Silence {
+        match self {
+            Self::NoConnection(_) | Self::NoResponse(_) => Silence::Timeout,
+            Self::Connection(REFUSED) => Silence::Refused,
+            Self::Blocked(_) => Silence::Blocked,
+            Self::Unresolved(_) | Self::Connection(_) | Self::Tls(_) => Silence::Other,
+        }
     }
 }
 
@@ -117,11 +77,17 @@ impl Names for SystemNames {
 pub(super) struct Connector {
     policy: Arc<EgressPolicy>,
     names: Arc<dyn Names>,
+    open: Counter,
 }
 
 impl Connector {
     pub(super) fn new(policy: EgressPolicy, names: Arc<dyn Names>) -> Self {
-        Self { policy: Arc::new(policy), names }
+        Self { policy: Arc::new(policy), names, open: Counter::default() }
+    }
+
+    /// Counts the connections that are open, idle ones too.
+    pub(super) fn open_connections(&self) -> &Counter {
+        &self.open
     }
 
     async fn open(&self, uri: &Uri) -> Result<VettedStream, Failure> {
@@ -130,7 +96,7 @@ impl Connector {
             connect(&addresses).await
         };
         let tcp = timeout(PATIENCE, opening).await.unwrap_or(Err(Failure::NoConnection(PATIENCE)))?;
-        Ok(VettedStream { tcp: TokioIo::new(tcp), has_answered: HasAnswered::default() })
+        Ok(VettedStream { tcp: TokioIo::new(tcp), has_answered: HasAnswered::default(), _counted: self.open.count() })
     }
 
     /// The addresses of the URI's host, if the policy permits every one of them.
@@ -173,7 +139,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
 
 fn why(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::ConnectionRefused => REFUSED,
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => "the address cannot be reached",
         io::ErrorKind::TimedOut => "the address does not answer",
         _ => "it could not be opened",
@@ -195,6 +161,31 @@ impl Service<Uri> for Connector {
     }
 }
 
+/// How many of something there are.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counter(Arc<AtomicUsize>);
+
+/// One that is counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Counted(Counter);
+
+impl Counter {
+    pub(super) fn count(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone())
+    }
+
+    pub(super) fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether a connection has carried a whole exchange before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HasAnswered(Arc<AtomicBool>);
@@ -213,6 +204,7 @@ impl HasAnswered {
 pub(super) struct VettedStream {
     tcp: TokioIo<TcpStream>,
     has_answered: HasAnswered,
+    _counted: Counted,
 }
 
 impl Connection for VettedStream {

@@ -2,6 +2,7 @@
 //! policy forbids.
 
 mod connector;
+mod names;
 #[cfg(test)]
 mod tests;
 
@@ -18,8 +19,8 @@ use domain::{
     egress_policy::EgressPolicy,
 };
 use http::{
-    HeaderMap, HeaderName, Request,
-    header::{DATE, RETRY_AFTER},
+    HeaderMap, HeaderName, HeaderValue, Request,
+    header::{CONNECTION, DATE, RETRY_AFTER},
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -28,14 +29,25 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
-use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::ring};
 
-use self::connector::{Connector, Failure, HasAnswered, Names, SystemNames};
+use self::{
+    connector::{Connector, Counter, Failure, HasAnswered},
+    names::SystemNames,
+};
 
 /// How long an idle connection is kept: less than the 60 s after which common servers and load balancers close theirs.
 const IDLE: Duration = Duration::from_secs(30);
-/// How many idle connections are kept per host; as many as one endpoint may have in flight.
+/// How many idle connections are kept per host: as many as one endpoint may have in flight, or a burst would open anew what
+/// the one before it has just closed.
 const IDLE_PER_HOST: usize = 64;
+/// How many idle connections are kept in all: thousands of receivers that get a webhook now and then gain nothing from an open
+/// connection, which costs us a file descriptor and, with TLS, some 30 kB.
+const IDLE_IN_ALL: usize = 1024;
+/// How many servers' TLS sessions are remembered, so that a further connection needs no certificates and a round trip less.
+const TLS_SERVERS: usize = 1024;
+/// rustls keeps up to eight tickets per server, and counts its capacity in tickets.
+const TICKETS_PER_SERVER: usize = 8;
 /// The most memory that one connection may read ahead, in bytes; also the most that response headers may take.
 const READ_AHEAD: usize = 64 * 1024;
 
@@ -47,6 +59,11 @@ pub(crate) struct Egress {
     pooled: Client,
     /// Opens a new connection for each request.
     fresh: Client,
+    /// Connections that are open, idle or not,
+    open: Counter,
+    /// and requests that are under way.
+    busy: Counter,
+    max_idle: usize,
     timeout: Duration,
 }
 
@@ -66,16 +83,14 @@ struct Answer {
 impl Egress {
     /// A client that calls whom `policy` permits, resolves names as the system does, and gives each exchange `timeout`.
     pub(crate) fn new(policy: EgressPolicy, timeout: Duration) -> Self {
-        Self::with_names(policy, timeout, Arc::new(SystemNames::new()))
+        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        Self::with(Connector::new(policy, Arc::new(SystemNames::new())), roots, IDLE_IN_ALL, timeout)
     }
 
-    fn with_names(policy: EgressPolicy, timeout: Duration, names: Arc<dyn Names>) -> Self {
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(ring::default_provider())
-            .expect("ring speaks TLS 1.2 and 1.3")
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(Connector::new(policy, names));
+    fn with(connector: Connector, roots: RootCertStore, max_idle: usize, timeout: Duration) -> Self {
+        let open = connector.open_connections().clone();
+        // One configuration for both clients: what one has learnt of a server's TLS, the other resumes.
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls(roots)).https_or_http().enable_http1().wrap_connector(connector);
         let client = |idle_per_host: usize| {
             legacy::Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -85,26 +100,35 @@ impl Egress {
                 .http1_max_buf_size(READ_AHEAD)
                 .build(connector.clone())
         };
-        Self { pooled: client(IDLE_PER_HOST), fresh: client(0), timeout }
+        Self { pooled: client(IDLE_PER_HOST), fresh: client(0), open, busy: Counter::default(), max_idle, timeout }
     }
 
-    /// Sends a request and reads what comes back, all within one deadline.
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Exchange {
+    /// Sends a request and reads what comes back, all within one deadline. `build` is called again if a kept-alive connection
+    /// turns out to be closed: that is rare, and a copy of every request would not be.
+    pub(crate) async fn send(&self, build: impl Fn() -> Request<Full<Bytes>>) -> Exchange {
         let begun = Instant::now();
-        let answer = tokio::time::timeout(self.timeout, self.exchange(request)).await;
+        let answer = tokio::time::timeout(self.timeout, self.exchange(build)).await;
         let answer = answer.unwrap_or(Err(Failure::NoResponse(self.timeout)));
         let duration = begun.elapsed();
         match answer {
-            Ok(Answer { status_code, retry_after, body }) => Exchange { status_code, response: body, duration, retry_after },
-            Err(failure) => Exchange { status_code: 0, response: failure.to_string().into(), duration, retry_after: None },
+            Ok(Answer { status_code, retry_after, body }) => Exchange { status_code, response: body, duration, retry_after, silence: None },
+            Err(failure) => {
+                let silence = Some(failure.silence());
+                Exchange { status_code: 0, response: failure.to_string().into(), duration, retry_after: None, silence }
+            }
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        let again = request.clone();
+    async fn exchange(&self, build: impl Fn() -> Request<Full<Bytes>>) -> Result<Answer, Failure> {
+        let mut request = build();
+        // The pool bounds what is idle per host alone; a request that must not leave its connection behind bounds it in all.
+        if self.open.get().saturating_sub(self.busy.get()) >= self.max_idle {
+            request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let _busy = self.busy.count();
         let mut response = self.pooled.request(request).await;
         if response.as_ref().is_err_and(is_stale) {
-            response = self.fresh.request(again).await;
+            response = self.fresh.request(build()).await;
         }
         let response = response.map_err(|error| explain(&error))?;
         if let Some(has_answered) = response.extensions().get::<HasAnswered>() {
@@ -115,6 +139,14 @@ impl Egress {
         let body = read(response.into_body()).await.map_err(|error| explain(&error))?;
         Ok(Answer { status_code, retry_after, body })
     }
+}
+
+fn tls(roots: RootCertStore) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("ring speaks TLS 1.2 and 1.3");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(TLS_SERVERS * TICKETS_PER_SERVER);
+    config
 }
 
 /// Whether the receiver closed a kept-alive connection just as we began to use it: it may do so at any time, and that is no

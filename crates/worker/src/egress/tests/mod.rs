@@ -1,5 +1,8 @@
 //! The client against live receivers on loopback: whom it calls, how long it waits, how much it reads.
 
+/// What one request leaves for the next.
+mod reuse;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::atomic::{AtomicUsize, Ordering},
@@ -12,7 +15,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::*;
+use super::{names::Names, *};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -25,10 +28,14 @@ fn loopback(timeout: Duration) -> Egress {
     Egress::new(policy(&["127.0.0.0/8"]), timeout)
 }
 
+fn with_names(policy: EgressPolicy, names: Arc<dyn Names>) -> Egress {
+    Egress::with(Connector::new(policy, names), RootCertStore::empty(), IDLE_IN_ALL, PATIENCE)
+}
+
 async fn send(egress: &Egress, url: &str) -> Exchange {
-    let mut request = Request::post(crate::request::uri(url).expect("a URL"));
-    request.headers_mut().expect("headers").insert("webhook-id", http::HeaderValue::from_static("msg_1"));
-    egress.send(request.body(Full::from("{}")).expect("a request")).await
+    let uri = crate::request::uri(url).expect("a URL");
+    let build = || Request::post(uri.clone()).header("webhook-id", "msg_1").body(Full::from("{}")).expect("a request");
+    egress.send(build).await
 }
 
 fn text(exchange: &Exchange) -> &str {
@@ -152,7 +159,7 @@ async fn with_nothing_allowed_no_notation_of_loopback_is_called() {
 async fn a_name_with_a_public_and_a_private_address_is_blocked() {
     let (listener, address) = listen("127.0.0.1:0").await;
     for answer in [["93.184.216.34", "127.0.0.1"], ["127.0.0.1", "93.184.216.34"], ["2606:4700:4700::1111", "::ffff:127.0.0.1"]] {
-        let egress = Egress::with_names(policy(&[]), PATIENCE, Scripted::new(&[&answer]));
+        let egress = with_names(policy(&[]), Scripted::new(&[&answer]));
         let exchange = send(&egress, &format!("http://both.example:{}/", address.port())).await;
         assert!(text(&exchange).starts_with("blocked: both.example "), "{}", text(&exchange));
         assert!(!text(&exchange).contains("127.0.0.1"), "what a name resolves to is not the customer's to know");
@@ -164,7 +171,7 @@ async fn a_name_with_a_public_and_a_private_address_is_blocked() {
 async fn the_connection_goes_to_the_vetted_address_even_if_the_name_is_rebound() {
     let (vetted, forbidden, port) = listen_on_both(Ipv4Addr::new(127, 0, 0, 2).into(), Ipv4Addr::LOCALHOST.into()).await;
     let names = Scripted::new(&[&["127.0.0.2"], &["127.0.0.1"]]);
-    let egress = Egress::with_names(policy(&["127.0.0.2/32"]), PATIENCE, Arc::clone(&names) as Arc<dyn Names>);
+    let egress = with_names(policy(&["127.0.0.2/32"]), names.clone());
     let url = format!("http://rebound.example:{port}/");
     let answering = async {
         let (mut stream, _) = vetted.accept().await.expect("a connection");
@@ -212,8 +219,8 @@ async fn a_large_payload_arrives_whole() {
         stream
     };
     let egress = loopback(PATIENCE);
-    let request = Request::post(format!("http://{address}/")).body(Full::new(payload.clone())).expect("a request");
-    let (exchange, _open) = tokio::join!(egress.send(request), receiving);
+    let build = || Request::post(format!("http://{address}/")).body(Full::new(payload.clone())).expect("a request");
+    let (exchange, _open) = tokio::join!(egress.send(build), receiving);
     assert_eq!(exchange.status_code, 200);
 }
 
@@ -311,7 +318,10 @@ async fn failures_are_plain_sentences() {
     let garbage = receiver(b"hello\r\n\r\n".to_vec()).await;
     assert!(text(&send(&egress, &garbage).await).starts_with("connection failed: the answer is not HTTP"));
 
-    let nameless = Egress::with_names(policy(&[]), PATIENCE, Scripted::new(&[&[]]));
+    let endless = receiver([b"HTTP/1.1 200 OK\r\nx-large: ".as_slice(), &vec![b'x'; 2 * READ_AHEAD]].concat()).await;
+    assert_eq!(text(&send(&egress, &endless).await), "connection failed: the answer is not HTTP/1.1, or its headers are too large");
+
+    let nameless = with_names(policy(&[]), Scripted::new(&[&[]]));
     assert_eq!(text(&send(&nameless, "http://gone.example/").await), "dns: the name gone.example could not be resolved");
 }
 

@@ -1,0 +1,267 @@
+//! The publisher's side: requests at a fixed concurrency or a fixed rate, from a thread of its own.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{Mutex, oneshot},
+    task::JoinSet,
+};
+
+use crate::{
+    receiver::BEFORE_NUMBER,
+    scenario::Keys,
+    tally::Tally,
+    wire::{self, Connection, DIGITS},
+};
+
+/// The event type that one endpoint of the application asks for.
+pub(crate) const SENT: &str = "bench.sent";
+/// The event type that the endpoint which never answers asks for as well.
+pub(crate) const BOTH: &str = "bench.both";
+/// How long an answer may take before the request counts as refused.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How late a request at a fixed rate may be without counting as late: our timers tick each millisecond.
+const TICK: Duration = Duration::from_millis(2);
+/// Stands for the message's number in a template; as long as the number is.
+const NUMBER: &str = "@@@@@@@@@@";
+/// Stands for the number of the post.
+const POST: &str = "#";
+
+/// What is sent, and how fast.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    /// The servers, between which the connections are split.
+    pub(crate) servers: Vec<SocketAddr>,
+    /// The path of the request.
+    pub(crate) path: String,
+    /// A bearer token.
+    pub(crate) token: String,
+    /// Distinguishes this run's keys from those of all others.
+    pub(crate) run: u64,
+    /// Bytes of a payload.
+    pub(crate) payload: usize,
+    /// Connections, each with one request at a time.
+    pub(crate) concurrency: usize,
+    /// Messages a second; none is as fast as they are answered.
+    pub(crate) rate: Option<u64>,
+    /// Which keys the requests carry.
+    pub(crate) keys: Keys,
+    /// Whether every second message is of the type [`BOTH`].
+    pub(crate) has_both: bool,
+}
+
+/// Starts to send until the tally says that it is over or is full; the receiver gets the time of the last answer.
+pub(crate) fn start(load: Load, tally: Arc<Tally>) -> io::Result<oneshot::Receiver<io::Result<Instant>>> {
+    let (ended, end) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let work = move || {
+        let _ = ended.send(runtime.block_on(run(load, tally)).map(|()| Instant::now()));
+    };
+    thread::Builder::new().name("load".to_owned()).spawn(work)?;
+    Ok(end)
+}
+
+async fn run(load: Load, tally: Arc<Tally>) -> io::Result<()> {
+    let (load, pace) = (Arc::new(load), Arc::new(Mutex::new(Pace { begun: Instant::now(), turns: 0 })));
+    if load.keys == Keys::One {
+        // The first use of the key must be over before there can be a replay.
+        let mut first = Publisher::new(&load, &tally, 0);
+        first.post(0, 0, false, Instant::now()).await;
+    }
+    let mut publishers = JoinSet::new();
+    for worker in 0..load.concurrency {
+        let (mut publisher, pace) = (Publisher::new(&load, &tally, worker), Arc::clone(&pace));
+        publishers.spawn(async move { publisher.run(&pace).await });
+    }
+    while publishers.join_next().await.is_some() {}
+    if tally.accepted.load(Relaxed) == 0 {
+        return Err(io::Error::other("not one message was accepted"));
+    }
+    Ok(())
+}
+
+/// Gives out turns at a fixed rate, to one connection after the other.
+#[derive(Debug)]
+struct Pace {
+    begun: Instant,
+    turns: u64,
+}
+
+impl Pace {
+    /// Waits for the next turn. Returns when the request counts as sent: now; but when it ought to have been, if no connection
+    /// was free by then.
+    async fn turn(&mut self, rate: u64) -> Instant {
+        let due = self.begun + Duration::from_micros(self.turns * 1_000_000 / rate.max(1));
+        self.turns += 1;
+        tokio::time::sleep_until(due.into()).await;
+        let now = Instant::now();
+        if now > due + TICK { due } else { now }
+    }
+}
+
+/// One connection's worth of load.
+struct Publisher {
+    load: Arc<Load>,
+    tally: Arc<Tally>,
+    server: SocketAddr,
+    connection: Option<Connection>,
+    template: Template,
+}
+
+impl Publisher {
+    fn new(load: &Arc<Load>, tally: &Arc<Tally>, worker: usize) -> Self {
+        let server = load.servers[worker % load.servers.len()];
+        Self { load: Arc::clone(load), tally: Arc::clone(tally), server, connection: None, template: Template::new(load, server) }
+    }
+
+    async fn run(&mut self, pace: &Mutex<Pace>) {
+        loop {
+            let sent_at = match self.load.rate {
+                None => Instant::now(),
+                Some(rate) => {
+                    let mut pace = pace.lock().await;
+                    // Those who waited for their turn in vain do not wait for its time as well.
+                    if self.tally.is_over.load(Relaxed) {
+                        return;
+                    }
+                    pace.turn(rate).await
+                }
+            };
+            if self.tally.is_over.load(Relaxed) {
+                return;
+            }
+            let turn = self.tally.next.fetch_add(1, Relaxed);
+            if turn >= self.tally.capacity() {
+                return;
+            }
+            let is_measured = self.tally.is_measured(turn);
+            let number = if self.load.keys == Keys::One { 0 } else { turn };
+            self.post(number, 0, is_measured, sent_at).await;
+            if self.load.keys == Keys::Twice {
+                // The same request again, and then the same message under another key.
+                self.post(number, 0, is_measured, Instant::now()).await;
+                self.post(number, 1, is_measured, Instant::now()).await;
+            }
+        }
+    }
+
+    async fn post(&mut self, number: u64, post: u8, is_measured: bool, sent_at: Instant) {
+        self.template.fill(number, post, self.load.has_both && number % 2 == 1);
+        self.tally.sending(number, sent_at);
+        let answer = tokio::time::timeout(PATIENCE, self.exchange()).await;
+        let is_accepted = matches!(answer, Ok(Ok(200..=299)));
+        if !matches!(answer, Ok(Ok(_))) {
+            self.connection = None;
+        }
+        self.tally.answered(number, is_accepted, is_measured, sent_at);
+    }
+
+    async fn exchange(&mut self) -> io::Result<u16> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            empty => empty.insert(Connection::open(self.server).await?),
+        };
+        Ok(connection.call(&self.template.bytes).await?.0)
+    }
+}
+
+/// A whole request, of which only some bytes change.
+struct Template {
+    bytes: Vec<u8>,
+    numbers: Vec<usize>,
+    posts: Vec<usize>,
+    event_type: usize,
+}
+
+impl Template {
+    fn new(load: &Load, server: SocketAddr) -> Self {
+        let body = Self::body(load);
+        let key = match load.keys {
+            Keys::None => String::new(),
+            Keys::Fresh | Keys::One | Keys::Twice => format!("idempotency-key: {:016x}-{NUMBER}-{POST}\r\n", load.run),
+        };
+        let text = format!(
+            "POST {} HTTP/1.1\r\nhost: {server}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n{key}content-length: {}\r\n\r\n{body}",
+            load.path,
+            load.token,
+            body.len()
+        );
+        let all = |mark: &str| text.match_indices(mark).map(|(at, _)| at).collect::<Vec<_>>();
+        let (numbers, posts) = (all(NUMBER), all(POST));
+        let event_type = text.find(SENT).unwrap_or(0);
+        Self { bytes: text.into_bytes(), numbers, posts, event_type }
+    }
+
+    fn body(load: &Load) -> String {
+        let known = BEFORE_NUMBER.len() + DIGITS + r#"","pad":""}"#.len();
+        let pad = "x".repeat(load.payload.saturating_sub(known));
+        let message_key = match load.keys {
+            Keys::Twice => format!(r#","idempotency_key":"{:016x}-{NUMBER}""#, load.run),
+            Keys::Fresh | Keys::None | Keys::One => String::new(),
+        };
+        format!(r#"{{"eventType":"{SENT}"{message_key},"payload":{BEFORE_NUMBER}{NUMBER}","pad":"{pad}"}}}}"#)
+    }
+
+    fn fill(&mut self, number: u64, post: u8, is_for_both: bool) {
+        for at in &self.numbers {
+            wire::write_number(&mut self.bytes[*at..*at + DIGITS], number);
+        }
+        for at in &self.posts {
+            self.bytes[*at] = b'0' + post;
+        }
+        let event_type = if is_for_both { BOTH } else { SENT };
+        self.bytes[self.event_type..self.event_type + event_type.len()].copy_from_slice(event_type.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(keys: Keys) -> Load {
+        Load {
+            servers: vec!["127.0.0.1:1".parse().expect("an address")],
+            path: "/api/v1/app/a/msg".to_owned(),
+            token: "t".to_owned(),
+            run: 0xAB,
+            payload: 512,
+            concurrency: 1,
+            rate: None,
+            keys,
+            has_both: true,
+        }
+    }
+
+    fn filled(keys: Keys, number: u64, post: u8, is_for_both: bool) -> (String, serde_json::Value) {
+        let load = load(keys);
+        let mut template = Template::new(&load, load.servers[0]);
+        template.fill(number, post, is_for_both);
+        let text = String::from_utf8(template.bytes).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        (head.to_owned(), serde_json::from_str(body).expect("JSON"))
+    }
+
+    #[test]
+    fn a_request_is_patched_in_place() {
+        let (head, body) = filled(Keys::Fresh, 42, 0, false);
+        assert!(head.contains("idempotency-key: 00000000000000ab-0000000042-0"), "{head}");
+        assert_eq!((body["eventType"].as_str(), body["payload"]["n"].as_str()), (Some(SENT), Some("0000000042")));
+        assert_eq!(body["payload"].to_string().len(), 512);
+        assert_eq!(filled(Keys::Fresh, 1, 0, true).1["eventType"], BOTH);
+    }
+
+    #[test]
+    fn keys_are_those_that_the_scenario_asks_for() {
+        assert!(!filled(Keys::None, 1, 0, false).0.contains("idempotency-key"));
+        let (head, body) = filled(Keys::Twice, 7, 1, false);
+        assert!(head.contains("-0000000007-1"), "{head}");
+        assert_eq!(body["idempotency_key"], "00000000000000ab-0000000007");
+    }
+}

@@ -1,0 +1,23 @@
+//! When an endpoint that keeps failing is held, how it is let go on, and when it is given up.
+
+use std::time::Duration;
+
+/// So many sends must fail in a row before an endpoint is held.
+pub const OPENS_AFTER: u32 = 20;
+/// How long an endpoint is held before a first probe is sent; doubled each time that a probe fails.
+pub const FIRST_COOL_DOWN: Duration = Duration::from_secs(30);
+/// The longest time between two probes.
+pub const LONGEST_COOL_DOWN: Duration = Duration::from_mins(5);
+/// How many sends at a time a process may have to an endpoint whose probe succeeded; doubled each second in which sends
+/// succeed and none fails.
+pub const FIRST_SLOTS: u32 = 2;
+/// An endpoint that may have so many sends at a time is well again.
+pub const CLOSES_AT: u32 = 64;
+/// An endpoint is disabled when all sends to it have failed for so long.
+pub const DISABLES_AFTER: Duration = Duration::from_hours(5 * 24);
+/// After a silence of so long, [`DISABLES_AFTER`] is counted anew: two failures with nothing between them do not say that the
+/// receiver was down all the time.
+pub const FORGETS_AFTER: Duration = Duration::from_hours(2 * 24);
+/// How much of its allowance a throttled endpoint may catch up on, so that no pause between two claims makes it slower
+/// than its rate.
+pub const THROTTLE_SLACK: Duration = Duration::from_millis(250);

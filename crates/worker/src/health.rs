@@ -1,0 +1,43 @@
+//! Tells the other nodes once a second which endpoints fail, and hears it from them.
+
+use std::{sync::Arc, time::Duration};
+
+use storage::health::{Health, Turn};
+use tokio::time::sleep;
+
+use crate::dispatch::Dispatcher;
+
+/// The rest between two rounds.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Goes on until it is aborted. A round that is cut off is made up for by [`crate::Worker::stop`], or lost with the process,
+/// which the next failures make up for.
+pub(crate) async fn run(health: Arc<Health>, dispatcher: Arc<Dispatcher>) {
+    let mut is_failing = false;
+    loop {
+        match health.exchange().await {
+            Ok(news) => {
+                is_failing = false;
+                news.held.into_iter().for_each(|endpoint_id| dispatcher.hold(endpoint_id));
+                for (tenant_id, endpoint_id, turn) in news.turns {
+                    match turn {
+                        Turn::Held => tracing::info!(%tenant_id, %endpoint_id, "holding the deliveries of an endpoint that keeps failing"),
+                        Turn::Recovering => tracing::info!(%tenant_id, %endpoint_id, "an endpoint that was held answers again"),
+                        Turn::Well => tracing::info!(%tenant_id, %endpoint_id, "an endpoint has recovered"),
+                        Turn::Disabled => tracing::info!(%tenant_id, %endpoint_id, "disabled an endpoint that has been failing for days"),
+                    }
+                }
+            }
+            Err(error) => {
+                // An outage is logged once, however long it lasts.
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot share how endpoints are; trying again until it works"
+                    );
+                }
+            }
+        }
+        sleep(INTERVAL).await;
+    }
+}

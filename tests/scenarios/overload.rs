@@ -1,0 +1,155 @@
+//! More than can be written, and what cannot be written at all: both are told to whom they concern, and stop nobody else.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use domain::id::{ApplicationId, Id, TenantId};
+use serde_json::{Value, json};
+use storage::{
+    applications::Reference,
+    committer::{self, NewMessage},
+    directory,
+};
+use support::{App, Receiver, Reply, database};
+use tokio::task::JoinSet;
+
+/// The most that may wait for the writer, as `storage::committer` has it, and what it may have in hand besides.
+const ROOM: usize = 4096 + 2 * 256;
+/// How many messages are offered at once.
+const OFFERED: usize = 6000;
+/// Makes Postgres refuse rows that hold `poison`, as it would refuse what it cannot represent.
+const REFUSES_POISON: &str = "
+    create function refuse_poison() returns trigger language plpgsql as
+      $$ begin raise 'poison' using errcode = 'data_exception'; end $$;
+    create trigger refuse_poison before insert on attempt for each row when (new.response = 'poison'::bytea) execute function refuse_poison();
+    create trigger refuse_poison before insert on message for each row when (new.event_type = 'poison') execute function refuse_poison();";
+
+/// Straight to the writer, since thousands of connections are more than some machines allow. That a refusal for want of room
+/// is a 503 with `Retry-After` is for `api::error` to show.
+#[tokio::test]
+async fn a_flood_on_a_stalled_database_is_refused_and_what_was_accepted_is_delivered() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let customer = app.customer().await;
+    customer.endpoint_with(&json!({ "url": receiver.url("/"), "channels": ["wanted"] })).await;
+    let db = storage::Db::connect(&database::config(&app.database.url)).await.expect("a database");
+    let committer = committer::start(&db, committer::Options { lease: Duration::from_mins(1), hand_off: None });
+    let application = Reference::Id(ApplicationId::parse(&customer.id).expect("an id"));
+    let tenant = app.database.texts("select id::text from tenant").await.remove(0);
+    let tenant_id = TenantId(tenant.parse().expect("a uuid"));
+    let subscribers = directory::find(&db, tenant_id, &application).await.expect("an application");
+    let new = |number: usize| NewMessage {
+        subscribers: subscribers.clone(),
+        application: application.clone(),
+        event_type: "x".into(),
+        event_id: Some(format!("event-{number}")),
+        channels: if number.is_multiple_of(50) { vec!["wanted".into()] } else { vec![] },
+        message_key: None,
+        payload: bytes::Bytes::from_static(b"{}"),
+        content_type: "application/json".into(),
+        claim: None,
+    };
+    let hold = app.database.hold_inserts("message").await;
+    let publisher = committer.publisher.clone();
+    let publish = |number: usize| {
+        let (publisher, new) = (publisher.clone(), Arc::new(new(number)));
+        async move { (number, publisher.publish(&new).await) }
+    };
+    let mut flood = JoinSet::new();
+    for number in 0..OFFERED {
+        flood.spawn(publish(number));
+    }
+    let mut refused = BTreeSet::new();
+    while refused.len() < OFFERED - ROOM {
+        let (number, outcome) = flood.join_next().await.expect("more outcomes").expect("no panic");
+        assert!(matches!(outcome, Err(storage::Error::Overloaded)), "{outcome:?}");
+        refused.insert(number);
+    }
+    hold.holds(1).await;
+    hold.release().await;
+    let mut accepted = BTreeSet::new();
+    for (number, outcome) in flood.join_all().await {
+        match outcome {
+            // On a slow machine a publisher may have been told to come back, while its message waited on.
+            Ok(_) | Err(storage::Error::Unavailable(_)) => accepted.insert(number),
+            Err(storage::Error::Overloaded) => refused.insert(number),
+            other => panic!("{number}: {other:?}"),
+        };
+    }
+    assert!(accepted.len() <= ROOM, "{} waited at once", accepted.len());
+    let retried = *refused.first().expect("somebody was refused");
+    let again = publish(retried).await.1;
+    assert!(matches!(again, Ok(committer::Published::Accepted { is_replay: false, .. })), "there is room again: {again:?}");
+    accepted.insert(retried);
+    drop(publisher);
+    committer.stop().await;
+    let names = app.database.texts("select event_id from message").await;
+    let expected: BTreeSet<_> = accepted.iter().map(|number| format!("event-{number}")).collect();
+    assert_eq!(names.len(), expected.len());
+    assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), expected, "all that was taken in is stored, and nothing that was refused");
+    app.database.nothing_owed().await;
+    assert_eq!(receiver.so_far().len(), accepted.iter().filter(|number| number.is_multiple_of(50)).count());
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_stored_is_recorded_as_such_and_stops_nothing() {
+    let app = App::start().await;
+    app.database.execute(REFUSES_POISON).await;
+    let receiver = Receiver::start().await;
+    receiver.on("/poison", [Reply::status(200).body("poison")]);
+    receiver.on("/", [Reply::status(200).body("fine")]);
+    let customer = app.customer().await;
+    let poisonous = customer.endpoint_with(&json!({ "url": receiver.url("/poison"), "channels": ["poison"] })).await;
+    customer.endpoint(&receiver.url("/")).await;
+    let mut publishing = JoinSet::new();
+    for number in 0..40 {
+        let customer = customer.clone();
+        let channels = if number % 10 == 0 { json!(["poison"]) } else { Value::Null };
+        let body = json!({ "eventType": "x", "payload": {}, "channels": channels });
+        publishing.spawn(async move { customer.publish_raw(&body, None).await.expect(202).text("id") });
+    }
+    publishing.join_all().await;
+    app.database.nothing_owed().await;
+    let by_response = "select convert_from(response, 'utf8') || ' ' || status_code || ' ' || count(*) from attempt group by response, status_code order by 1";
+    assert_eq!(app.database.texts(by_response).await, ["fine 200 40", "the response could not be stored 200 4"]);
+    let attempts = customer.pages(&customer.path(&format!("/attempt/endpoint/{poisonous}"))).await;
+    assert_eq!(attempts.len(), 4);
+    for attempt in attempts {
+        assert_eq!((&attempt["statusText"], &attempt["url"]), (&json!("success"), &json!(receiver.url("/poison"))), "{attempt}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_stored_is_refused_and_its_batch_is_accepted() {
+    let app = App::start().await;
+    app.database.execute(REFUSES_POISON).await;
+    let receiver = Receiver::start().await;
+    let customer = app.customer().await;
+    customer.endpoint(&receiver.url("/")).await;
+    // The first is held half-way, so that all others wait for the next batch.
+    let hold = app.database.hold_inserts("message").await;
+    let first = tokio::spawn({
+        let customer = customer.clone();
+        async move { customer.publish(&json!({})).await }
+    });
+    hold.holds(1).await;
+    let mut publishing = JoinSet::new();
+    for number in 0..20 {
+        let customer = customer.clone();
+        let event_type = if number == 7 { "poison" } else { "fine" };
+        publishing.spawn(async move {
+            let body = json!({ "eventType": event_type, "payload": {} });
+            (number, customer.publish_raw(&body, Some(&format!("key-{number}"))).await)
+        });
+    }
+    // The server answers this in its turn, after it has read those that came before.
+    app.client.get("/api/v1/health/ping").await.expect(204);
+    hold.release().await;
+    for (number, answer) in publishing.join_all().await {
+        assert_eq!(answer.status, if number == 7 { 500 } else { 202 }, "{number}: {answer:?}");
+    }
+    first.await.expect("accepted");
+    app.database.nothing_owed().await;
+    assert_eq!(receiver.so_far().len(), 20);
+    assert_eq!(customer.messages().await.len(), 20, "the one that was refused has left no trace");
+    assert_eq!(app.database.number("select count(*) from idempotency").await, 19);
+}

@@ -1,0 +1,208 @@
+//! What the statements of the hot path read does not grow with what is stored: on an empty queue, on one that was filled a
+//! moment ago and has no statistics, and on one of a million rows.
+//!
+//! Two sessions ask: one that has planned everything while the queue was empty and keeps those plans, and a new one. A scan
+//! or a sort of a whole table would show, as a sequential scan or as pages read.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use support::{App, Customer};
+
+/// How many rows are due for one endpoint, and how many sleep, on 10,000 endpoints, when the queue is large.
+const LARGE: usize = 500_000;
+/// How many new messages and how many results one batch has.
+const BATCH: usize = 32;
+/// The functions of the hot path without their versions, and the most pages that a call may touch.
+const STATEMENTS: [(&str, i64); 3] = [("step", 3_000), ("promote", 25_000), ("claim", 5_000)];
+/// The token under which the results of the batch were sent.
+const LEASE: &str = "11111111-1111-4111-8111-111111111111";
+
+/// What a call cost.
+#[derive(Debug)]
+struct Cost {
+    pages: i64,
+    sequential_scans: Vec<String>,
+}
+
+/// Whose rows they are.
+struct Ids {
+    tenant: String,
+    application: String,
+    endpoint: String,
+}
+
+async fn text(connection: &mut PgConnection, sql: String) -> String {
+    let row = sqlx::query(AssertSqlSafe(sql.clone())).fetch_one(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    row.get(0)
+}
+
+async fn run(connection: &mut PgConnection, sql: &str) {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// What each parameter is given, as SQL.
+fn arguments(ids: &Ids) -> BTreeMap<&'static str, String> {
+    let Ids { tenant, application, endpoint } = ids;
+    let each = |sql: &str| format!("array(select {sql} from generate_series(1, {BATCH}) i)");
+    let leased = |column: &str| format!("array(select {column} from queue where lease = '{LEASE}' order by message_id limit {BATCH})");
+    let one = |id: &str| format!("array['{id}'::uuid]");
+    BTreeMap::from([
+        ("p_id", each("uuid_v7()")),
+        ("p_tenant", each(&format!("'{tenant}'::uuid"))),
+        ("p_application", each(&format!("'{application}'::uuid"))),
+        ("p_event_type", each("'invoice.paid'::text")),
+        ("p_event_id", each("'event-' || i")),
+        ("p_channels", each("null::text")),
+        ("p_message_key", each("'key-' || i")),
+        ("p_payload", each("'{}'::bytea")),
+        ("p_content_type", each("'application/json'::text")),
+        ("p_k", each("gen_random_uuid()")),
+        ("p_fingerprint", each("gen_random_uuid()")),
+        ("p_ttl", each("86460::float8")),
+        ("p_saves_conflict", each("true")),
+        ("p_uid_hash", each("gen_random_uuid()")),
+        ("p_key_hash", each("gen_random_uuid()")),
+        ("p_digest", each("gen_random_uuid()")),
+        ("p_lock", each("i::bigint")),
+        ("p_uid_lock", each("1000 + i::bigint")),
+        ("p_key_lock", each("2000 + i::bigint")),
+        ("a_id", one(application)),
+        ("a_version", format!("array(select version from application where id = '{application}')")),
+        ("d_of", each("i")),
+        ("d_endpoint", each(&format!("'{endpoint}'::uuid"))),
+        ("d_is_leased", each("i % 2 = 0")),
+        ("p_lease", "gen_random_uuid()".into()),
+        ("p_lease_seconds", "60".into()),
+        ("p_horizon", "interval '7 days'".into()),
+        ("p_is_rerun", "false".into()),
+        ("f_message", leased("message_id")),
+        ("f_endpoint", leased("endpoint_id")),
+        ("f_run", leased("run")),
+        ("f_lease", leased("lease")),
+        ("f_kind", each("(i % 3)::smallint")),
+        ("f_attempt", each("uuid_v7()")),
+        ("f_number", each("1::smallint")),
+        ("f_outcome", each("least(i % 3, 1)::smallint")),
+        ("f_status", each("200::smallint")),
+        ("f_duration", each("3")),
+        ("f_response", each("'ok'::bytea")),
+        ("f_url", each("'http://127.0.0.1/'::text")),
+        ("f_delay", each("60::float8")),
+        ("p_limit", "1000".into()),
+        ("p_total", "512".into()),
+        ("p_share", "64".into()),
+        ("p_bytes", "8388608".into()),
+        ("p_quota", "1024".into()),
+        ("p_endpoint", "'{}'".into()),
+        ("p_free", "'{}'".into()),
+        ("p_taken", "'{}'".into()),
+        ("p_held", "'{}'".into()),
+        ("p_tenant_taken", "'{}'".into()),
+        ("p_from", "'00000000-0000-0000-0000-000000000000'".into()),
+        ("p_only", "null".into()),
+        ("p_slack_seconds", "0.1".into()),
+    ])
+}
+
+/// A call of the newest version of a function, with its arguments spelt out, so that finding them costs the call nothing.
+async fn call(connection: &mut PgConnection, function: &str, ids: &Ids) -> String {
+    let newest =
+        format!("select proname::text from pg_proc where proname ~ '^{function}_v[0-9]+$' order by length(proname), proname desc limit 1");
+    let name = text(connection, newest).await;
+    let parameters = format!(
+        "select string_agg(proargnames[n] || ' ' || proargtypes[n - 1]::regtype, ',' order by n) from pg_proc, generate_series(1, pronargs) n where proname = '{name}'"
+    );
+    let arguments = arguments(ids);
+    let mut spelt = Vec::new();
+    for parameter in text(connection, parameters).await.split(',') {
+        let (parameter, kind) = parameter.split_once(' ').expect("a name and a type");
+        // Of the claim this is the list of tenants with sends under way, of the others whose messages they are.
+        let value =
+            if (function, parameter) == ("claim", "p_tenant") { Some("'{}'") } else { arguments.get(parameter).map(String::as_str) };
+        let value = value.unwrap_or_else(|| panic!("{name} has a parameter `{parameter}` that this test does not know"));
+        let literal = text(connection, format!("select quote_nullable((({value})::{kind})::text)")).await;
+        spelt.push(format!("{parameter} => {literal}::{kind}"));
+    }
+    format!("select * from {name}({})", spelt.join(", "))
+}
+
+/// Runs a statement, and takes back what it did.
+async fn cost(connection: &mut PgConnection, call: &str) -> Cost {
+    // What this session has scanned before is no longer counted then.
+    run(connection, "select pg_stat_force_next_flush()").await;
+    run(connection, "begin").await;
+    let explain = format!("explain (analyze, buffers, format json) {call}");
+    let plan: Value =
+        sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(&mut *connection).await.unwrap_or_else(|error| panic!("{call}: {error}"));
+    let scans = "select relname::text from pg_stat_xact_user_tables where seq_scan > 0 order by 1";
+    let sequential_scans = sqlx::query_scalar(scans).fetch_all(&mut *connection).await.expect("the statistics of this transaction");
+    run(connection, "rollback").await;
+    let pages = |kind: &str| plan[0]["Plan"][kind].as_i64().expect("a count of pages");
+    Cost { pages: pages("Shared Hit Blocks") + pages("Shared Read Blocks"), sequential_scans }
+}
+
+async fn assert_cheap(connection: &mut PgConnection, ids: &Ids, when: &str) {
+    for (function, most) in STATEMENTS {
+        let call = call(connection, function, ids).await;
+        // The first call of a session reads the catalogue too.
+        cost(connection, &call).await;
+        let cost = cost(connection, &call).await;
+        eprintln!("plans: {function} on {when}: {} pages", cost.pages);
+        assert_eq!(cost.sequential_scans, [""; 0], "{function} on {when}");
+        assert!(cost.pages <= most, "{function} on {when} touches {} pages, more than {most}", cost.pages);
+    }
+}
+
+/// Rows due for one endpoint, a few for another, as many asleep, of which some have fallen due, and as many keys of today.
+fn fill(ids: &Ids, rows: usize) -> String {
+    let Ids { tenant, application, endpoint } = ids;
+    let id = |n: &str| format!("lpad(to_hex({n}), 32, '0')::uuid");
+    format!(
+        "insert into queue (message_id, endpoint_id, tenant_id, application_id, due_at)
+           select {}, '{endpoint}', '{tenant}', '{application}', now() - interval '1 hour' from generate_series(1, {rows}) i;
+         insert into queue_later (message_id, endpoint_id, tenant_id, application_id, due_at)
+           select {}, {}, '{tenant}', '{application}', now() + (i - 2000) * interval '1 s' from generate_series(1, {rows}) i;
+         insert into queue (message_id, endpoint_id, tenant_id, application_id, due_at)
+           select {}, {}, '{tenant}', '{application}', now() - interval '1 s' from generate_series(1, 100) i;
+         insert into idempotency (k, created_at, expires_at, fingerprint, status, ref)
+           select gen_random_uuid(), now(), now() + interval '1 day', gen_random_uuid(), 202, gen_random_uuid() from generate_series(1, {rows}) i;",
+        id(&format!("{rows}::bigint * 16 + i")),
+        id(&format!("{rows}::bigint * 256 + i")),
+        id("1000 + i % 10000"),
+        id(&format!("{rows}::bigint * 4096 + i")),
+        id("1"),
+    )
+}
+
+#[tokio::test]
+async fn no_statement_of_the_hot_path_gets_dearer_with_what_is_stored() {
+    let app = App::start().await;
+    let customer: Customer = app.customer().await;
+    customer.endpoint("http://127.0.0.1:9/").await;
+    // What the server claims of these rows would be sent.
+    app.node.stop().await;
+    let mut old = PgConnection::connect(&app.database.url).await.expect("a session");
+    let id = async |table: &str| app.database.texts(&format!("select id::text from {table}")).await.remove(0);
+    let ids = Ids { tenant: id("tenant").await, application: id("application").await, endpoint: id("endpoint").await };
+    let without_statistics = "alter table queue set (autovacuum_enabled = off); alter table queue_later set (autovacuum_enabled = off)";
+    run(&mut old, without_statistics).await;
+    let in_flight = format!(
+        "insert into queue (message_id, endpoint_id, tenant_id, application_id, lease, due_at)
+           select gen_random_uuid(), '{}', '{}', '{}', '{LEASE}', now() + interval '1 hour' from generate_series(1, {BATCH}) i",
+        ids.endpoint, ids.tenant, ids.application
+    );
+    run(&mut old, &in_flight).await;
+    // Vacuumed while it is empty, a table looks as if it would always be.
+    run(&mut old, "vacuum analyze idempotency").await;
+    assert_cheap(&mut old, &ids, "an empty queue").await;
+    for (rows, what) in [(20_000, "a freshly filled queue"), (LARGE, "a queue of a million rows")] {
+        run(&mut old, &fill(&ids, rows)).await;
+        assert_cheap(&mut old, &ids, &format!("{what}, planned when it was empty")).await;
+        let mut new = PgConnection::connect(&app.database.url).await.expect("a session");
+        assert_cheap(&mut new, &ids, &format!("{what}, in a new session")).await;
+    }
+    run(&mut old, "analyze queue; analyze queue_later").await;
+    assert_cheap(&mut old, &ids, "a queue of a million rows, with statistics").await;
+}
