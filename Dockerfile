@@ -7,6 +7,8 @@ WORKDIR /src
 # The image has this toolchain; without the variable rustup would fetch the one of rust-toolchain.toml again, with its tools.
 ENV RUSTUP_TOOLCHAIN=1.95.0 SQLX_OFFLINE=true
 ARG BUILD_ID=
+# What the slim image leaves out and the allocator's C code is built with.
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked --package cli && install -m 755 target/release/posthaste /posthaste

@@ -1,8 +1,8 @@
 //! Speaks HTTP: translates requests into calls of `storage` and results into answers; decides nothing.
 //!
 //! Reading order:
-//! this file, for the route table · [`listener`] connections · [`admission`] what every operation checks first · [`extract`] a request as handlers
-//! see it · [`idempotency`] writes under a key · [`svix`] the operations · [`json`] [`query`] input whose faults are told
+//! this file, for the route table · [`listener`] connections · [`admission`] what every operation checks first · [`extract`] a
+//! request as handlers see it · [`idempotency`] writes under a key · [`svix`] the operations · [`json`] [`query`] input whose faults are told
 //! by name · [`error`] every refusal · [`auth`] tokens · [`openapi`] the document · [`playground`] a receiver to try with.
 
 mod admission;
