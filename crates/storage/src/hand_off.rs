@@ -265,11 +265,6 @@ impl HandOff {
         &self.shared.gates
     }
 
-    /// How many endpoints this process knows to be held.
-    pub fn held_endpoints(&self) -> usize {
-        self.shared.gates.held()
-    }
-
     /// Passes a job on; gives it back if the hand-off is closed.
     pub(crate) fn send(&self, job: Job) -> Result<(), Box<Job>> {
         match &*self.shared.sender.lock() {

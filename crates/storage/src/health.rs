@@ -62,11 +62,6 @@ impl Gates {
         self.is_unheard.load(Ordering::Relaxed) || self.gates.read().contains_key(&endpoint_id)
     }
 
-    /// How many endpoints are held.
-    pub(crate) fn held(&self) -> usize {
-        self.gates.read().values().filter(|gate| gate.is_shut()).count()
-    }
-
     /// The endpoints that the database does not know to be held.
     pub(crate) fn suspected(&self) -> Vec<EndpointId> {
         self.gates.read().iter().filter(|(_, gate)| **gate == Gate::Suspected).map(|(id, _)| *id).collect()

@@ -5,8 +5,8 @@
 //! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · [`idempotency`] every other write, at most
 //! once · [`directory`] the cached endpoints of an application · [`tenants`] [`applications`] [`endpoints`] [`event_types`]
 //! [`messages`] [`attempts`] one table each · [`sealed`] secrets at rest · [`partitions`] time-sliced tables · [`wakeups`]
-//! LISTEN and NOTIFY · [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the
-//! database's time · [`bench`] what a benchmark asks.
+//! LISTEN and NOTIFY · `session` a connection that one task keeps · [`metrics`] what is counted · [`embedded`] a private
+//! Postgres · [`page`] keyset pages · [`clock`] the database's time · [`bench`] what a benchmark asks.
 
 pub mod applications;
 pub mod attempts;
@@ -28,6 +28,7 @@ pub mod page;
 pub mod partitions;
 pub mod queue;
 pub mod sealed;
+mod session;
 pub mod tenants;
 pub mod wakeups;
 

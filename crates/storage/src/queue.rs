@@ -16,6 +16,7 @@ use crate::{
     hand_off::{Crowded, HandOff, Job, Room, Way},
     idempotency::Effect,
     messages,
+    session::Session,
 };
 
 /// How many sleeping rows one statement moves.
@@ -34,7 +35,7 @@ pub struct Claimer {
     db: Db,
     hand_off: HandOff,
     lease: Duration,
-    connection: Option<PgConnection>,
+    session: Option<Session>,
     /// Where the next claim begins, so that no endpoint is always last.
     from: Uuid,
     /// Throttled endpoints of which more is due than they had tokens for.
@@ -76,7 +77,7 @@ impl Claimer {
     /// A claimer with a connection of its own, opened when it is first needed. `lease` must outlast a send.
     pub fn connect(db: &Db, hand_off: HandOff, lease: Duration) -> Self {
         hand_off.wakes(std::sync::Arc::clone(&db.inner.due));
-        Self { db: db.clone(), hand_off, lease, connection: None, from: Uuid::nil(), throttled: Vec::new() }
+        Self { db: db.clone(), hand_off, lease, session: None, from: Uuid::nil(), throttled: Vec::new() }
     }
 
     /// Moves what has fallen due, leases a fair share of it and hands it over; a row whose lease has run out gets an
@@ -91,16 +92,17 @@ impl Claimer {
     }
 
     async fn run(&mut self, look: Look) -> Result<Progress> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.db.connect_apart("posthaste-claimer").await?,
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session::connect(&self.db, "posthaste-claimer").await?,
         };
+        let connection = session.ready().await?;
         let progress = match look {
-            Look::Everywhere => self.promote_and_claim(&mut connection).await?,
-            Look::Throttled => self.claim(&mut connection, look).await?,
+            Look::Everywhere => self.promote_and_claim(connection).await?,
+            Look::Throttled => self.claim(connection, look).await?,
         };
-        // Only a connection without an error is used again.
-        self.connection = Some(connection);
+        // Only a session without an error is used again.
+        self.session = Some(session);
         Ok(progress)
     }
 

@@ -1,29 +1,22 @@
 //! The committer's connection: how it is made again, and what an error on it means for a batch.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, types::Uuid};
+use sqlx::{PgConnection, types::Uuid};
 
-use crate::Db;
+use crate::{Db, session::Session};
 
 /// How long to wait between tries to connect.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// How long the first plans of a session are kept; each next ones twice as long, as tables grow ever more slowly.
-const FIRST_REPLAN: Duration = Duration::from_secs(5);
-/// The longest that plans are kept.
-const LAST_REPLAN: Duration = Duration::from_mins(1);
 /// The advisory name-space of sessions, beside those of keys ([`crate::idempotency::lock_id`]).
 const SESSION_LOCK: u8 = 4;
 
 /// A connection that never runs anything but the hot path.
 #[derive(Debug)]
 pub(super) struct Link {
-    connection: PgConnection,
+    session: Session,
     /// Held by the session for as long as its server process lives.
     lock: Uuid,
-    /// When its plans are made anew, and how long it is then until the next time.
-    replan_at: Instant,
-    replan_after: Duration,
 }
 
 /// What an error means for the batch that met it.
@@ -76,38 +69,28 @@ impl Link {
     /// Connects, or says why not.
     pub(super) async fn try_connect(db: &Db, broken: Option<Uuid>) -> Result<Self, sqlx::Error> {
         let lock = Uuid::from_u128(rand::random());
-        let mut connection = db.connect_apart(&name(lock)).await?;
+        let mut session = Session::connect(db, &name(lock)).await?;
+        let connection = session.ready().await?;
         if let Some(broken) = broken {
             sqlx::query!(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1 and datname = current_database()",
                 name(broken)
             )
-            .fetch_all(&mut connection)
+            .fetch_all(&mut *connection)
             .await?;
-            sqlx::query!("select pg_advisory_lock($1)", session_lock(broken)).execute(&mut connection).await?;
-            sqlx::query!("select pg_advisory_unlock($1)", session_lock(broken)).fetch_one(&mut connection).await?;
+            sqlx::query!("select pg_advisory_lock($1)", session_lock(broken)).execute(&mut *connection).await?;
+            sqlx::query!("select pg_advisory_unlock($1)", session_lock(broken)).fetch_one(&mut *connection).await?;
         }
-        sqlx::query!("select pg_advisory_lock($1)", session_lock(lock)).execute(&mut connection).await?;
-        Ok(Self { connection, lock, replan_at: Instant::now() + FIRST_REPLAN, replan_after: FIRST_REPLAN })
+        sqlx::query!("select pg_advisory_lock($1)", session_lock(lock)).execute(&mut *connection).await?;
+        Ok(Self { session, lock })
     }
 
-    /// Now and then lets go of the session's plans: one that was made while a partition was empty may choose any of its
-    /// indexes, and would be kept until something else makes the server think again.
-    pub(super) async fn replan(&mut self) -> Result<(), sqlx::Error> {
-        if self.replan_at > Instant::now() {
-            return Ok(());
-        }
-        self.replan_after = (self.replan_after * 2).min(LAST_REPLAN);
-        self.replan_at = Instant::now() + self.replan_after;
-        sqlx::raw_sql("discard plans").execute(&mut self.connection).await.map(drop)
-    }
-
-    pub(super) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.connection
+    pub(super) async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.session.ready().await
     }
 
     pub(super) async fn close(self) {
-        self.connection.close().await.ok();
+        self.session.close().await;
     }
 }
 

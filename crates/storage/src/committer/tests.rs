@@ -309,12 +309,12 @@ async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
     }
     let mut batch = batch::Batch::new(pending, Vec::new(), Some(&hand_off), LEASE);
     let mut link = link::Link::try_connect(&stage.db, None).await.expect("connected");
-    let (first, _) = batch.run(link.connection(), LEASE).await.expect("committed");
+    let (first, _) = batch.run(link.connection().await.expect("connected"), LEASE).await.expect("committed");
     assert!(first.iter().all(|decided| decided.verdict == batch::Verdict::Executed));
     // The answer is lost, and so is the connection; the next one waits until the old session has ended.
     batch.is_rerun = true;
     let mut link = link::Link::connect(&stage.db, Some(link)).await;
-    let (again, _) = batch.run(link.connection(), LEASE).await.expect("committed");
+    let (again, _) = batch.run(link.connection().await.expect("connected"), LEASE).await.expect("committed");
     assert!(again.iter().all(|decided| decided.verdict == batch::Verdict::ExecutedBefore && decided.reference.is_none()));
     assert_eq!((stage.count("message").await, stage.count("queue").await, stage.count("idempotency").await), (4, 4, 2));
     stage.cluster.stop().await;

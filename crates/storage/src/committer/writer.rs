@@ -165,10 +165,7 @@ impl Writer {
     async fn commit(&mut self, batch: &Batch) -> Result<(Vec<Decided>, Vec<usize>), Trouble> {
         let Some(link) = &mut self.link else { return Err(Trouble::Lost) };
         let begun = Instant::now();
-        let written = async {
-            link.replan().await?;
-            batch.run(link.connection(), self.db.key_horizon()).await
-        };
+        let written = async { batch.run(link.connection().await?, self.db.key_horizon()).await };
         let written = written.await.map_err(|error| {
             let trouble = Trouble::of(&error);
             tracing::warn!(%error, ?trouble, "a batch could not be written");

@@ -1,0 +1,44 @@
+//! A connection that one task keeps, and whose plans do not outlive what they were made for.
+
+use std::time::{Duration, Instant};
+
+use sqlx::{Connection, PgConnection};
+
+use crate::Db;
+
+/// How long the first plans of a session are kept; each next ones twice as long, as tables grow ever more slowly.
+const FIRST_REPLAN: Duration = Duration::from_secs(5);
+/// The longest that plans are kept.
+const LAST_REPLAN: Duration = Duration::from_mins(1);
+
+/// A connection outside the pool.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: PgConnection,
+    /// When its plans are made anew, and how long it is then until the next time.
+    replan_at: Instant,
+    replan_after: Duration,
+}
+
+impl Session {
+    /// Connects, under a name that `pg_stat_activity` shows.
+    pub(crate) async fn connect(db: &Db, name: &str) -> Result<Self, sqlx::Error> {
+        let connection = db.connect_apart(name).await?;
+        Ok(Self { connection, replan_at: Instant::now() + FIRST_REPLAN, replan_after: FIRST_REPLAN })
+    }
+
+    /// The connection. Now and then it lets go of its plans first: one that was made while a partition was empty may choose any
+    /// of its indexes, and would be kept until something else makes the server think again.
+    pub(crate) async fn ready(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        if self.replan_at <= Instant::now() {
+            self.replan_after = (self.replan_after * 2).min(LAST_REPLAN);
+            self.replan_at = Instant::now() + self.replan_after;
+            sqlx::raw_sql("discard plans").execute(&mut self.connection).await?;
+        }
+        Ok(&mut self.connection)
+    }
+
+    pub(crate) async fn close(self) {
+        self.connection.close().await.ok();
+    }
+}
