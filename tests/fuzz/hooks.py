@@ -51,6 +51,11 @@ def new_event_type():
     return name
 
 
+def new_duplicate(application):
+    message = {"eventType": "fuzz.seed", "payload": {"n": 1}, "idempotency_key": "fuzz"}
+    return call("POST", f"/app/{application}/msg", message)["id"]
+
+
 def seed():
     """One of everything, with an attempt that has been made."""
     application = new_application()
@@ -63,6 +68,7 @@ def seed():
         time.sleep(0.1)
     else:
         raise RuntimeError("the seeded message was not delivered within ten seconds")
+    new_duplicate(application)
     return {
         "app_id": application,
         "endpoint_id": endpoint,
@@ -78,7 +84,7 @@ SEEDS = seed()
 CHANGING = ("PUT", "PATCH", "DELETE")
 
 
-def ids(method, names):
+def ids(method, path, names):
     """Ids for one request. What it may change or remove is not what the other requests read."""
     found = {name: SEEDS[name] for name in names if name in SEEDS}
     if method in CHANGING:
@@ -88,6 +94,9 @@ def ids(method, names):
             found["endpoint_id"] = new_endpoint(found["app_id"])
         if "event_type_name" in found:
             found["event_type_name"] = new_event_type()
+    if path.endswith("/deliver"):
+        # Each can be released once.
+        found["msg_id"] = new_duplicate(found["app_id"])
     return found
 
 
@@ -97,7 +106,7 @@ def before_call(context, case, kwargs):
     # Ids are learnt from answers too, ours among them.
     is_risky = method in CHANGING and not set(SEEDS.values()).isdisjoint(map(str, (case.path_parameters or {}).values()))
     if names and (is_risky or random.random() < SEEDED):
-        case.path_parameters.update(ids(method, names))
+        case.path_parameters.update(ids(method, case.path, names))
 
 
 @schemathesis.hook

@@ -126,6 +126,18 @@ async fn a_main_secret_opens_what_it_sealed_and_can_be_rotated() {
 }
 
 #[tokio::test]
+async fn another_isolation_level_by_default_changes_nothing() {
+    let database = Database::create().await;
+    let stricter = "do $$ begin execute format('alter database %I set default_transaction_isolation = ''repeatable read''', current_database()); end $$";
+    database.execute(stricter).await;
+    let server = ServerProcess::start(PROGRAM, "serve", &database.url, &new_tenant(), &[]).await;
+    let create = async || server.client.request("POST", "/api/v1/app").key("key").json(&json!({ "name": "x" })).send().await.expect(201);
+    assert!(!create().await.is_replay());
+    assert!(create().await.is_replay());
+    Customer::create(&server.client).await.publish(&json!({})).await;
+}
+
+#[tokio::test]
 async fn the_retention_bounds_what_is_kept() {
     let database = Database::create().await;
     let old = support::database::OLD_PARTITION;
@@ -139,7 +151,6 @@ async fn the_retention_bounds_what_is_kept() {
 async fn what_cannot_be_configured_is_refused_by_name() {
     let cases = [
         ("POSTHASTE_OTLP_ENDPOINT", "http://127.0.0.1:4317"),
-        ("POSTHASTE_IDEMPOTENCY_POLICY", "novu"),
         ("POSTHASTE_IDEMPOTENCY_POLICY", "stripe"),
         ("POSTHASTE_IDEMPOTENCY_TTL", "30d"),
         ("POSTHASTE_IDEMPOTENCY_WAIT", "soon"),

@@ -28,6 +28,8 @@ mod overload;
 mod partitions;
 /// What the statements of the hot path cost, however much is stored.
 mod plans;
+/// The receivers that we show to customers do everything once.
+mod receivers;
 /// Secrets stay in.
 mod secrets;
 /// The Svix dialect, driven by the official SDK where it can.

@@ -27,7 +27,7 @@ fn every_operation_of_the_first_release_is_documented() {
     wanted.extend([format!("GET {ep}/secret"), format!("POST {ep}/secret/rotate"), format!("GET {msg}"), format!("POST {msg}")]);
     wanted.extend([format!("GET {msg}/{{msg_id}}"), format!("GET {msg}/{{msg_id}}/attempt/{{attempt_id}}")]);
     wanted.extend([format!("GET {app}/attempt/msg/{{msg_id}}"), format!("GET {app}/attempt/endpoint/{{endpoint_id}}")]);
-    wanted.extend([format!("POST {msg}/{{msg_id}}/endpoint/{{endpoint_id}}/resend")]);
+    wanted.extend([format!("POST {msg}/{{msg_id}}/endpoint/{{endpoint_id}}/resend"), format!("POST {msg}/{{msg_id}}/deliver")]);
     wanted.extend(["GET /api/v1/health".to_owned(), "GET /api/v1/health/ping".to_owned()]);
     let missing: Vec<_> = wanted.iter().filter(|operation| !documented.contains(*operation)).collect();
     assert!(missing.is_empty(), "{missing:?}");

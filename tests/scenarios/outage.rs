@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use support::{
-    App, Attempt, Client, Customer, Database, Node, Options, Receiver, Reply, cluster, customer::message, new_tenant, proxy::Proxy, token,
+    App, Attempt, Client, Customer, Database, Node, Options, Receiver, Reply, cluster, customer::message, database, new_tenant,
+    proxy::Proxy, token,
 };
 
 /// A node whose way to Postgres can be cut.
@@ -103,6 +104,61 @@ async fn a_message_whose_commit_was_not_heard_of_is_accepted_and_sent_once() {
     let attempts = customer.attempts_so_far(&answer.text("id")).await;
     assert_eq!(attempts.iter().map(Attempt::status).collect::<Vec<_>>(), ["success"], "none is unknown");
     assert_eq!((customer.messages().await.len(), receiver.so_far().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn another_write_whose_commit_was_not_heard_of_has_happened_once() {
+    for is_answered in [true, false] {
+        let (_database, proxy, node) = node_behind_a_proxy().await;
+        let create = async |name: &str| node.client.request("POST", "/api/v1/app").key(name).json(&json!({ "name": name })).send().await;
+        create("the first makes the tenant").await.expect(201);
+        let mut names = (0..).map(|number| format!("unheard {number}"));
+        let name = support::eventually("its own commit is cut off, not one of the server's", async || {
+            if is_answered {
+                proxy.lose_answer_once(b"COMMIT");
+            } else {
+                proxy.cut_once_after(b"COMMIT");
+            }
+            let name = names.next().expect("one more");
+            let answer = create(&name).await;
+            assert!(matches!(answer.status, 201 | 503), "one true answer, or none: {answer:?}");
+            (answer.status == 503).then_some(name)
+        })
+        .await;
+        let settled = support::eventually("the request is settled", async || {
+            let answer = create(&name).await;
+            assert!(matches!(answer.status, 201 | 409 | 503), "{answer:?}");
+            (answer.status == 201).then_some(answer)
+        })
+        .await;
+        assert!(settled.is_replay() || !is_answered, "Postgres had said that it was committed");
+        let all = node.client.get("/api/v1/app?limit=250").await.expect(200).json();
+        let found: Vec<_> = all["data"].as_array().expect("a page").iter().filter(|app| app["name"] == name).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0]["id"], settled.text("id"));
+    }
+}
+
+#[tokio::test]
+async fn when_every_connection_is_busy_a_request_gets_a_503_and_leaves_no_trace() {
+    let app = App::start().await;
+    let create = |name: String| app.client.request("POST", "/api/v1/app").key(&name).json(&json!({ "name": name })).send();
+    create("the first makes the tenant".into()).await.expect(201);
+    let hold = app.database.hold_inserts("application").await;
+    let connections = database::config(&app.database.url).max_connections;
+    let busy: Vec<_> = (0..connections).map(|number| tokio::spawn(create(format!("busy {number}")))).collect();
+    hold.holds(connections.into()).await;
+    let refused = create("one more".into()).await.expect(503);
+    assert_eq!(refused.text("code"), "unavailable");
+    assert!(refused.header("retry-after").is_some());
+    hold.release().await;
+    for request in busy {
+        request.await.expect("no panic");
+    }
+    let made = create("one more".into()).await.expect(201);
+    assert!(!made.is_replay(), "the refusal was not saved");
+    let count = "select count(*) from application where name = 'one more'";
+    assert_eq!(app.database.number(count).await, 1);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! What the statements of the hot path read does not grow with what is stored: on an empty queue, on one that was filled a
-//! moment ago and has no statistics, and on one of a million rows.
+//! moment ago and has no statistics, and on one of a million rows. Nor does a page of the messages with one key.
 //!
 //! Two sessions ask: one that has planned everything while the queue was empty and keeps those plans, and a new one. A scan
 //! or a sort of a whole table would show, as a sequential scan or as pages read.
@@ -205,4 +205,62 @@ async fn no_statement_of_the_hot_path_gets_dearer_with_what_is_stored() {
     }
     run(&mut old, "analyze queue; analyze queue_later").await;
     assert_cheap(&mut old, &ids, "a queue of a million rows, with statistics").await;
+}
+
+/// The most pages that a page of the messages with one key may touch: some rows, and a look at the index of each week.
+const KEY_PAGES: i64 = 200;
+/// How many messages carry a key, all the same one, and how many carry none.
+const KEYED: usize = 60_000;
+
+/// Messages of one application, one a second up to now: every second one carries the same key, two a rare one.
+fn fill_messages(ids: &Ids) -> String {
+    let Ids { tenant, application, .. } = ids;
+    format!(
+        "insert into message (id, tenant_id, application_id, event_type, message_key, payload, content_type)
+           select uuid_floor(now() - (2 * {KEYED} - i) * interval '1 s'), '{tenant}', '{application}', 'invoice.paid',
+               case when i in (7, {KEYED}) then 'rare' when i % 2 = 0 then 'frequent' end, '{{}}', 'application/json'
+             from generate_series(1, 2 * {KEYED}) i"
+    )
+}
+
+#[tokio::test]
+async fn a_page_of_the_messages_with_one_key_costs_a_page() {
+    let app = App::start().await;
+    let customer: Customer = app.customer().await;
+    let id = async |table: &str| app.database.texts(&format!("select id::text from {table}")).await.remove(0);
+    let ids = Ids { tenant: id("tenant").await, application: id("application").await, endpoint: String::new() };
+    let without_statistics = "do $$ declare week regclass; begin
+        for week in select inhrelid from pg_inherits where inhparent = 'message'::regclass loop
+          execute format('alter table %s set (autovacuum_enabled = off)', week);
+        end loop; end $$";
+    app.database.execute(without_statistics).await;
+    let mut old = PgConnection::connect(&app.database.url).await.expect("a session");
+    for is_up in [true, false] {
+        run(&mut old, &format!("select from messages_of_key_v1(null, null, {is_up}, null, null, null, null, 1)")).await;
+    }
+    app.database.execute(&fill_messages(&ids)).await;
+    for statistics in ["", "analyze message"] {
+        app.database.execute(statistics).await;
+        let mut new = PgConnection::connect(&app.database.url).await.expect("a session");
+        for (session, who) in [(&mut old, "planned when it was empty"), (&mut new, "in a new session")] {
+            for (key, is_up, first, end) in [
+                ("frequent", false, "uuid_floor('1970-01-01')", "uuid_floor('2500-01-01')"),
+                ("frequent", true, "uuid_floor('1970-01-01')", "uuid_floor('2500-01-01')"),
+                ("frequent", false, "uuid_floor('1970-01-01')", "uuid_floor(now() - interval '8 h')"),
+                ("rare", false, "uuid_floor('1970-01-01')", "uuid_floor('2500-01-01')"),
+                ("unknown", true, "uuid_floor('1970-01-01')", "uuid_floor('2500-01-01')"),
+            ] {
+                let call =
+                    format!("select * from messages_of_key_v1('{}', '{key}', {is_up}, {first}, {end}, null, null, 51)", ids.application);
+                cost(session, &call).await;
+                let cost = cost(session, &call).await;
+                let when = format!("{key}, {who}, {statistics:?}");
+                eprintln!("plans: {when}: {} pages", cost.pages);
+                assert_eq!(cost.sequential_scans, [""; 0], "{when}");
+                assert!(cost.pages <= KEY_PAGES, "{when}: {} pages, more than {KEY_PAGES}", cost.pages);
+            }
+        }
+    }
+    let page = app.client.get(&customer.path("/msg?idempotency_key=rare")).await.expect(200).json();
+    assert_eq!(page["data"].as_array().map(Vec::len), Some(2));
 }

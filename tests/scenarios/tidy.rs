@@ -82,7 +82,7 @@ fn libraries_stay_behind_their_fences() {
 /// Every Rust file of ours, with its text.
 fn rust_files() -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
-    let mut folders = vec![root().join("crates"), root().join("tests")];
+    let mut folders = ["crates", "examples", "tests"].map(|name| root().join(name)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder").flatten() {
             let path = entry.path();

@@ -2,6 +2,7 @@
 
 use std::{sync::LazyLock, thread};
 
+use domain::idempotency::Policy;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio::sync::{mpsc, oneshot};
 
@@ -61,7 +62,13 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 
 /// The storage configuration of a test's node.
 pub fn config(url: &str) -> storage::Config {
-    storage::Config { url: url.to_owned(), main_secret: MAIN_SECRET.into(), previous_main_secret: None, max_connections: 6 }
+    storage::Config {
+        url: url.to_owned(),
+        main_secret: MAIN_SECRET.into(),
+        previous_main_secret: None,
+        max_connections: 6,
+        policy: Policy::default(),
+    }
 }
 
 /// One test's database; dropped with it.
@@ -137,6 +144,11 @@ impl Database {
              create trigger hold_insert before insert on {table} for each row execute function hold_insert();"
         );
         self.execute(&sql).await;
+        self.hold_again().await
+    }
+
+    /// Holds the inserts of [`Database::hold_inserts`] once more.
+    pub async fn hold_again(&self) -> Hold {
         let mut keeper = PgConnection::connect(&self.url).await.expect("a side connection");
         run(&mut keeper, &format!("select pg_advisory_lock({HOLD})")).await;
         Hold { keeper, pool: self.pool.clone() }

@@ -3,7 +3,7 @@
 //! Reading order:
 //! [`App`] a server with a database of its own · [`client`] asks it, and holds each answer against the contract ·
 //! [`customer`] an application with endpoints · [`receiver`] gets the webhooks · [`database`] looks at rows and moves time ·
-//! [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`cluster`] Postgres itself ·
+//! [`clock`] sets the database's time · [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`cluster`] Postgres itself ·
 //! [`contract`] `openapi.yaml` · [`scrape`] reads the metrics.
 
 use std::{
@@ -19,6 +19,7 @@ use domain::{idempotency::Policy, retry::RetrySchedule};
 use rand::distr::{Alphanumeric, SampleString};
 
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod contract;
 pub mod customer;
@@ -31,6 +32,7 @@ pub mod witness;
 
 pub use cli::server::Roles;
 pub use client::{Answer, Client};
+pub use clock::Clock;
 pub use customer::{Attempt, Customer};
 pub use database::Database;
 pub use receiver::{Gate, PATIENCE, Received, Receiver, Reply};
@@ -123,12 +125,11 @@ impl Node {
     /// A server on a free port of loopback.
     pub async fn start(database_url: &str, options: &Options, token: &str) -> Self {
         let config = Config {
-            database: database::config(database_url),
+            database: storage::Config { policy: options.policy, ..database::config(database_url) },
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             may_take_another_port: false,
             jwt_secrets: vec![JWT_SECRET.into()],
             max_payload: options.max_payload,
-            policy: options.policy,
             public_url: Some(PUBLIC_URL.into()),
             has_playground: false,
             worker: worker::Config {

@@ -1,5 +1,7 @@
 //! Stands between an SDK and the server, and holds each answer that passes against the contract.
 
+use std::net::SocketAddr;
+
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -9,7 +11,7 @@ use axum::{
 use svix::api::{Svix, SvixOptions};
 use tokio::net::TcpListener;
 
-use crate::{client::Client, contract};
+use crate::{client::Client, cluster::Place, contract, proxy::Proxy};
 
 /// A status that no server of ours sends: the SDK shows it, with the violation as its body, and does not retry it.
 const VIOLATION: u16 = 499;
@@ -17,9 +19,21 @@ const VIOLATION: u16 = 499;
 /// The official SDK with the client's token, talking to the client's server through a witness.
 pub async fn sdk(client: &Client) -> Svix {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let server_url = Some(format!("http://{}", listener.local_addr().expect("a bound listener")));
+    let address = listener.local_addr().expect("a bound listener");
     let router = Router::new().fallback(pass).with_state(client.clone());
     tokio::spawn(async move { axum::serve(listener, router).await });
+    sdk_at(client, address)
+}
+
+/// The official SDK with the client's token, talking to the client's server by way of a proxy, with nobody else between.
+pub async fn sdk_through_a_proxy(client: &Client) -> (Svix, Proxy) {
+    let server = client.base.trim_start_matches("http://").parse().expect("an address");
+    let proxy = Proxy::to(Place::Port(server)).await;
+    (sdk_at(client, proxy.address), proxy)
+}
+
+fn sdk_at(client: &Client, address: SocketAddr) -> Svix {
+    let server_url = Some(format!("http://{address}"));
     Svix::new(client.token.clone().expect("a token"), Some(SvixOptions { server_url, ..SvixOptions::default() }))
 }
 

@@ -110,10 +110,26 @@ async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &m
     if !body.is_empty() {
         check_media_type(headers)?;
     }
-    let is_covered = context.config.policy.covers(method.as_str());
-    let lines = headers.get_all(IDEMPOTENCY_KEY).into_iter().filter(|_| is_covered);
-    let key = Key::parse(lines.map(HeaderValue::as_bytes))?;
+    let key = if takes_key(context, tenant_id, method, headers).await? {
+        Key::parse(headers.get_all(IDEMPOTENCY_KEY).into_iter().map(HeaderValue::as_bytes))?
+    } else {
+        None
+    };
+    if key.as_ref().is_some_and(Key::is_mistake) {
+        context.db.metrics().mistaken_key();
+    }
     Ok(Admitted { tenant_id, key, body })
+}
+
+/// Whether the header means anything on this request: on a POST always, on a PATCH as the tenant's policy has it.
+async fn takes_key(context: &Context, tenant_id: TenantId, method: &Method, headers: &HeaderMap) -> Result<bool, ApiError> {
+    match *method {
+        _ if !headers.contains_key(IDEMPOTENCY_KEY) => Ok(false),
+        Method::POST => Ok(true),
+        // Boxed, so that every other request's future stays small.
+        Method::PATCH => Ok(Box::pin(storage::policies::find(&context.db, tenant_id)).await?.covers_patch),
+        _ => Ok(false),
+    }
 }
 
 /// Refuses bodies that say that they are something other than plain JSON; one that says nothing is taken for JSON.

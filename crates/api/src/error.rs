@@ -169,6 +169,8 @@ impl ApiError {
             Self::Conflict(Conflict::EventTypeName) => "event_type_exists",
             Self::Conflict(Conflict::EventId(_)) => "event_id_conflict",
             Self::Conflict(Conflict::Duplicate(_)) => "duplicate_message",
+            Self::Conflict(Conflict::NotADuplicate) => "not_a_duplicate",
+            Self::Conflict(Conflict::AlreadyReleased) => "already_released",
             Self::Conflict(Conflict::Expunged) => "missing_payload",
             Self::Conflict(Conflict::Disabled) => "endpoint_disabled",
             Self::Conflict(_) => "conflict",

@@ -6,13 +6,13 @@ use axum::{
 };
 use domain::{
     id::ApplicationId,
-    idempotency::{Operation, scope_hash},
+    idempotency::{Key, Operation, Policy, Saves, scope_hash},
 };
 use storage::{
     applications::{self, Reference},
     directory, endpoints,
-    idempotency::{self, Answer, Answered, Claim, Effect, Found},
-    messages,
+    idempotency::{self, Answer, Answered, Claim, Effect, Found, Keyed},
+    messages, policies,
 };
 use uuid::Uuid;
 
@@ -23,6 +23,8 @@ use crate::{
 
 /// The header that marks a saved answer.
 pub(crate) const IDEMPOTENCY_REPLAY: HeaderName = HeaderName::from_static("idempotency-replay");
+/// The same for clients that know it by the name that Stripe gave it.
+pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 impl Call {
     /// Carries out a write, at most once per key, and renders what it brings.
@@ -35,14 +37,25 @@ impl Call {
     {
         let effect = match effect {
             Ok(effect) => effect,
-            Err(refusal) => return self.refuse(refusal).await,
+            Err(refusal) => return self.replay_or(refusal).await,
         };
-        let claim = self.claim().await?;
+        match Box::pin(self.execute(effect, render)).await {
+            Ok(answered) => Ok(respond(answered)),
+            Err(refusal) => self.refuse(refusal).await,
+        }
+    }
+
+    async fn execute<E, R>(&self, effect: E, render: R) -> ApiResult<Answered>
+    where
+        E: Effect + 'static,
+        R: FnOnce(&E::Output) -> Answer + Send + 'static,
+    {
+        let keyed = self.keyed().await?;
         let render = move |result: Result<&E::Output, &storage::Error>| match result {
             Ok(output) => render(output),
             Err(error) => ApiError::from(error).answer(),
         };
-        let answered = idempotency::execute(self.db(), claim, effect, render).await?;
+        let answered = idempotency::execute(self.db(), keyed, effect, render).await?;
         tracing::debug!(
             tenant_id = %self.tenant_id,
             method = %self.method,
@@ -51,34 +64,98 @@ impl Call {
             is_replay = answered.is_replay,
             "a write was answered"
         );
-        Ok(respond(answered))
+        Ok(answered)
     }
 
-    async fn refuse(&self, refusal: ApiError) -> ApiResult {
+    async fn replay_or(&self, refusal: ApiError) -> ApiResult {
         match self.saved().await? {
             Some(Found::Answer(answer)) => Ok(respond(Answered { answer, is_replay: true })),
             Some(Found::Published(_)) | None => Err(refusal),
         }
     }
 
+    /// How the request's key is treated; nothing if it has none.
+    async fn policy(&self) -> ApiResult<Option<Policy>> {
+        if self.key.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(policies::find(self.db(), self.tenant_id).await?))
+    }
+
     /// What is saved under the request's key, for a request that is about to be refused.
     pub(crate) async fn saved(&self) -> ApiResult<Option<Found>> {
-        match self.claim().await {
-            Ok(Some(claim)) => Ok(idempotency::find(self.db(), &claim).await?),
-            // Without a key, or under something that never existed, nothing can be saved.
+        let Some(policy) = self.policy().await? else { return Ok(None) };
+        match self.keyed().await {
+            Ok(Some(keyed)) => Ok(idempotency::find(self.db(), &keyed.claim(policy)).await?),
+            // Under something that never existed, nothing can be saved.
             Ok(None) | Err(ApiError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The request's key as a claim on its operation.
-    pub(crate) async fn claim(&self) -> ApiResult<Option<Claim>> {
+    /// The request's key in its operation.
+    pub(crate) async fn keyed(&self) -> ApiResult<Option<Keyed>> {
         let Some(key) = &self.key else { return Ok(None) };
-        let ids = self.internal_ids().await?;
-        let operation = Operation { tenant: self.tenant_id.into(), method: self.method.as_str(), route: &self.route, ids: &ids };
-        let is_json = !self.body.is_empty();
-        let fingerprint = operation.fingerprint(&self.query.raw, is_json, &self.body);
-        Ok(Some(Claim { scope: operation.scope(key), fingerprint, policy: self.context.config.policy }))
+        Ok(Some(self.key_on(key, &self.internal_ids().await?)))
+    }
+
+    fn key_on(&self, key: &Key, ids: &[Uuid]) -> Keyed {
+        Keyed {
+            tenant_id: self.tenant_id,
+            scope: self.operation(ids).scope(key),
+            fingerprint: self.fingerprint(),
+            refusal_scope: self.operation(&self.names()).scope(key),
+            operation: format!("{} {}", self.method, self.route),
+        }
+    }
+
+    fn operation<'a>(&'a self, ids: &'a [Uuid]) -> Operation<'a> {
+        Operation { tenant: self.tenant_id.into(), method: self.method.as_str(), route: &self.route, ids }
+    }
+
+    /// Without the ids: it is the same whether the names in the path stand for something or not.
+    fn fingerprint(&self) -> Uuid {
+        self.operation(&[]).fingerprint(&self.query.raw, !self.body.is_empty(), &self.body)
+    }
+
+    /// The request's key as a claim on its operation, under a policy.
+    pub(crate) async fn claim(&self, policy: Policy) -> ApiResult<Option<Claim>> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let scope = self.operation(&self.internal_ids().await?).scope(key);
+        Ok(Some(Claim { tenant_id: self.tenant_id, scope, fingerprint: self.fingerprint(), policy }))
+    }
+
+    /// The refusal that an earlier request with this key met, if the policy remembers such.
+    pub(crate) async fn known_refusal(&self, policy: Policy) -> ApiResult<Option<Answered>> {
+        if policy.saves != Saves::All {
+            return Ok(None);
+        }
+        let Some(keyed) = Box::pin(self.keyed()).await? else { return Ok(None) };
+        let refusal = Box::pin(idempotency::known_refusal(self.db(), &keyed, policy)).await?;
+        Ok(refusal.map(|answer| Answered { answer, is_replay: true }))
+    }
+
+    /// The names in the path, whatever they stand for: refusals are remembered under them, because what they miss has no id.
+    fn names(&self) -> Vec<Uuid> {
+        self.path().map(|(name, value)| scope_hash(name, self.tenant_id.into(), value)).collect()
+    }
+
+    /// Refuses a request of which nothing was done; under a policy that remembers such refusals, so that a repeat meets this
+    /// one, or this one meets the first.
+    pub(crate) async fn refuse(&self, refusal: ApiError) -> ApiResult {
+        let is_remembered = matches!(refusal, ApiError::NotFound(_) | ApiError::Internal);
+        let (true, Some(key), Ok(Some(policy))) = (is_remembered, &self.key, self.policy().await) else { return Err(refusal) };
+        let keyed = match self.keyed().await {
+            Ok(Some(keyed)) => keyed,
+            _ => self.key_on(key, &self.names()),
+        };
+        if let Some(answer) = idempotency::known_refusal(self.db(), &keyed, policy).await? {
+            return Ok(respond(Answered { answer, is_replay: true }));
+        }
+        if let Err(error) = idempotency::save_refusal(self.db(), &keyed, policy, &refusal.answer()).await {
+            tracing::warn!(%error, tenant_id = %self.tenant_id, "a refusal could not be remembered: a repeat will be tried anew");
+        }
+        Err(refusal)
     }
 
     /// The internal ids of what the path names, so that an id and a uid of the same thing are one operation.
@@ -133,6 +210,7 @@ pub(crate) fn respond(answered: Answered) -> Response {
     }
     if is_replay {
         headers.insert(IDEMPOTENCY_REPLAY, HeaderValue::from_static("true"));
+        headers.insert(IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
     }
     response
 }

@@ -29,7 +29,6 @@ use axum::{
     response::Response,
     routing::{any, get},
 };
-use domain::idempotency::Policy;
 use storage::{Db, committer::Publisher};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_util::task::TaskTracker;
@@ -57,8 +56,6 @@ pub struct Config {
     pub jwt_secrets: Vec<String>,
     /// The largest request body, in bytes.
     pub max_payload: usize,
-    /// How idempotency keys are treated.
-    pub policy: Policy,
     /// The base of the URLs that we hand out, such as `http://127.0.0.1:8071`.
     pub public_url: String,
     /// Whether there is a receiver at `/_play/{id}`.
@@ -69,7 +66,6 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("max_payload", &self.max_payload)
-            .field("policy", &self.policy)
             .field("public_url", &self.public_url)
             .field("has_playground", &self.has_playground)
             .finish_non_exhaustive()
@@ -96,7 +92,7 @@ type Context = Arc<Shared>;
 
 /// Every operation; the OpenAPI document is made from the same list. `guard` is put around those that need a token.
 fn operations(guard: impl Fn(UtoipaMethodRouter<Context>) -> UtoipaMethodRouter<Context>) -> OpenApiRouter<Context> {
-    use svix::{application, attempt, endpoint, endpoint_headers, endpoint_secret, event_type, message};
+    use svix::{application, attempt, endpoint, endpoint_headers, endpoint_secret, event_type, idempotency, message};
 
     OpenApiRouter::with_openapi(openapi::preamble())
         .routes(guard(routes!(application::list, application::create)))
@@ -110,10 +106,13 @@ fn operations(guard: impl Fn(UtoipaMethodRouter<Context>) -> UtoipaMethodRouter<
         .routes(guard(routes!(event_type::get, event_type::update, event_type::patch, event_type::delete)))
         .routes(guard(routes!(message::list, message::create)))
         .routes(guard(routes!(message::get)))
+        .routes(guard(routes!(message::deliver)))
         .routes(guard(routes!(attempt::list_by_endpoint)))
         .routes(guard(routes!(attempt::list_by_message)))
         .routes(guard(routes!(attempt::get)))
         .routes(guard(routes!(attempt::resend)))
+        .routes(guard(routes!(idempotency::get_policy, idempotency::update_policy)))
+        .routes(guard(routes!(idempotency::list_records)))
         .routes(routes!(health::ready))
         .routes(routes!(health::ping))
         .routes(routes!(metrics::scrape))
@@ -136,7 +135,9 @@ fn router(context: &Context) -> listener::Routes {
 
 /// Any origin may call: requests carry a token, never a cookie.
 fn cors() -> CorsLayer {
-    let exposed = [REQUEST_ID, admission::IDEMPOTENCY_KEY, idempotency::IDEMPOTENCY_REPLAY, header::RETRY_AFTER, header::LOCATION];
+    use idempotency::{IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED};
+
+    let exposed = [REQUEST_ID, admission::IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, header::RETRY_AFTER, header::LOCATION];
     CorsLayer::new()
         .allow_origin(Any)
         .allow_methods(AllowMethods::mirror_request())

@@ -25,7 +25,7 @@ use crate::{
 /// The name of the security scheme, as in the Svix document.
 const BEARER: &str = "HTTPBearer";
 /// The tags of operations, in reading order.
-const TAGS: [&str; 6] = ["Application", "Endpoint", "Event Type", "Message", "Message Attempt", "Health"];
+const TAGS: [&str; 7] = ["Application", "Endpoint", "Event Type", "Message", "Message Attempt", "Idempotency", "Health"];
 
 /// What the document says before the first operation.
 pub(crate) fn preamble() -> OpenApi {
@@ -163,10 +163,12 @@ fn response(description: &str, body: RefOr<Schema>) -> Response {
 fn mark_replays(operation: &mut Operation) {
     for response in operation.responses.responses.values_mut() {
         if let RefOr::T(response) = response {
-            let header = HeaderBuilder::new()
-                .description(Some("`true` if this is the saved answer of an earlier request with the same key"))
-                .schema(Some(String::schema()));
-            response.headers.insert("idempotency-replay".to_owned(), header.build().into());
+            for name in ["idempotency-replay", "idempotent-replayed"] {
+                let header = HeaderBuilder::new()
+                    .description(Some("`true` if this is the saved answer of an earlier request with the same key"))
+                    .schema(Some(String::schema()));
+                response.headers.insert(name.to_owned(), header.build().into());
+            }
         }
     }
 }

@@ -50,7 +50,7 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
     allow_many_files();
     let listener = bind(config).await?;
     let db = connect(config).await?;
-    db.remember_keys_for(config.policy.ttl).await.context(CANNOT_USE)?;
+    db.remember_keys_for(config.database.policy.ttl).await.context(CANNOT_USE)?;
     let request_timeout = config.worker.request_timeout;
     let lease = worker::lease(request_timeout);
     let (committer, worker) = if roles == Roles::Api {
@@ -69,7 +69,6 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
         let config = api::Config {
             jwt_secrets: config.jwt_secrets.clone(),
             max_payload: config.max_payload,
-            policy: config.policy,
             public_url: public_url.clone(),
             has_playground: config.has_playground,
         };

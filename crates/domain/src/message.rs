@@ -31,8 +31,10 @@ pub struct Message {
     pub content_type: String,
     /// The key that dedupes messages.
     pub message_key: Option<String>,
-    /// The first message with the same key, if this one is a duplicate (and so not delivered).
+    /// The first message with the same key, if this one is a duplicate (and so not delivered, unless it is released).
     pub duplicate_of: Option<MessageId>,
+    /// When this duplicate was released, to be delivered after all.
+    pub released_at: Option<DateTime<Utc>>,
     /// This duplicate carries another payload than the first.
     pub payload_mismatch: bool,
     /// When it was accepted.
@@ -43,11 +45,5 @@ impl Message {
     /// Whether an earlier message carried the same key.
     pub fn is_duplicate(&self) -> bool {
         self.duplicate_of.is_some()
-    }
-
-    /// What the `X-Convoy-Idempotency-Key` header of each of its webhooks says.
-    pub fn delivery_key(&self) -> String {
-        use crate::id::Id;
-        self.message_key.clone().unwrap_or_else(|| self.id.public())
     }
 }

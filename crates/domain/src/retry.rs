@@ -23,14 +23,28 @@ impl RetrySchedule {
     pub fn wait_after(&self, attempt: u32, retry_after: Option<Duration>, dice: f64) -> Option<Duration> {
         let index = usize::try_from(attempt.checked_sub(1)?).ok()?;
         let scheduled = *self.0.get(index)?;
-        let jittered = scheduled.mul_f64(1.0 - JITTER + 2.0 * JITTER * dice.clamp(0.0, 1.0));
+        let jittered = jittered(scheduled, dice);
         Some(retry_after.map_or(jittered, |asked| jittered.max(asked.min(scheduled * 2))))
+    }
+
+    /// How long the schedule may go on once attempt number `attempt` (the first is 1) has begun, if this attempt and all that
+    /// follow fail: the longest jitter in each wait that is left, and `timeout` for each attempt, this one and the last included.
+    ///
+    /// A `Retry-After` can prolong it, since nobody knows yet what the receiver will ask for.
+    pub fn longest_from(&self, attempt: u32, timeout: Duration) -> Duration {
+        let done = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        self.0.iter().skip(done).fold(timeout, |sum, wait| sum.saturating_add(jittered(*wait, 1.0)).saturating_add(timeout))
     }
 
     /// The longest that the whole schedule can take, jitter and `Retry-After` included.
     pub fn horizon(&self) -> Duration {
         self.0.iter().sum::<Duration>() * 2
     }
+}
+
+/// A wait within ±20 % of the scheduled one, as `dice` in 0..1 falls.
+fn jittered(scheduled: Duration, dice: f64) -> Duration {
+    scheduled.mul_f64(1.0 - JITTER + 2.0 * JITTER * dice.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -45,6 +59,18 @@ mod tests {
         assert_eq!(schedule.wait_after(2, None, 0.5), Some(Duration::from_secs(100)));
         assert_eq!(schedule.wait_after(3, None, 0.5), None);
         assert_eq!(schedule.wait_after(0, None, 0.5), None);
+    }
+
+    #[test]
+    fn what_is_left_of_the_schedule_shrinks_to_one_attempt() {
+        let schedule = RetrySchedule(vec![Duration::from_secs(10), Duration::from_secs(100)]);
+        let left = [1, 2, 3, 4].map(|attempt| schedule.longest_from(attempt, Duration::from_secs(3)));
+        assert_eq!(left, [141, 126, 3, 3].map(Duration::from_secs));
+        for attempt in 1..=2 {
+            let longest = schedule.wait_after(attempt, None, 1.0).expect("a wait") + schedule.longest_from(attempt + 1, Duration::ZERO);
+            assert_eq!(longest, schedule.longest_from(attempt, Duration::ZERO), "no roll of the dice takes longer");
+        }
+        assert_eq!(RetrySchedule(vec![Duration::from_secs(1 << 50); 9]).longest_from(1, Duration::MAX), Duration::MAX);
     }
 
     #[test]

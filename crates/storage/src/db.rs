@@ -11,7 +11,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use domain::idempotency::MAX_TTL;
+use domain::idempotency::{MAX_TTL, Policy};
 use sqlx::{
     Acquire, ConnectOptions, PgConnection, PgPool,
     migrate::{Migrate, Migrator},
@@ -20,7 +20,21 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
-use crate::{Error, Result, clock::Clock, directory::Directory, metrics::Metrics, partitions, sealed::Sealer, tenants::Tenants, wakeups};
+use crate::{
+    Error, Result,
+    clock::Clock,
+    directory::Directory,
+    idempotency::{
+        Answer,
+        flights::Flights,
+        replays::{self, Replays},
+    },
+    metrics::Metrics,
+    partitions,
+    sealed::Sealer,
+    tenants::Tenants,
+    wakeups,
+};
 
 /// The schema's migrations, forward only.
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
@@ -35,9 +49,10 @@ const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
 const NEAREST_HORIZON: Duration = Duration::from_hours(25);
 /// What the installation's seal check says once opened.
 const SEAL_CHECK: &[u8] = b"posthaste";
-/// The limits of every ordinary session: a frozen client or a long wait must not hold locks that others need.
-const SESSION: &str =
-    "set statement_timeout = '10s'; set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '5s'; set timezone = 'UTC'";
+/// What every session has, whatever the role's or the database's defaults are: limits, because a frozen client or a long wait must
+/// not hold locks that others need; and READ COMMITTED, because a look-up must see what the last holder of its lock committed.
+const SESSION: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '2s';
+    set default_transaction_isolation = 'read committed'; set timezone = 'UTC'";
 
 /// How to reach the database, and the keys to what is sealed in it.
 #[derive(Clone)]
@@ -50,6 +65,8 @@ pub struct Config {
     pub previous_main_secret: Option<String>,
     /// The most pooled connections.
     pub max_connections: u32,
+    /// How idempotency keys are treated, unless a tenant wants it otherwise.
+    pub policy: Policy,
 }
 
 impl fmt::Debug for Config {
@@ -90,6 +107,11 @@ pub(crate) struct Inner {
     pub(crate) is_down: AtomicBool,
     /// How far back saved outcomes are looked for, in seconds.
     key_horizon: AtomicU64,
+    /// How idempotency keys are treated, unless a tenant wants it otherwise.
+    pub(crate) policy: Policy,
+    pub(crate) replays: Replays,
+    /// The writes with keys that are being executed.
+    pub(crate) flights: Arc<Flights<Answer>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -120,12 +142,16 @@ impl Db {
             due_elsewhere: Notify::new(),
             is_down: AtomicBool::new(false),
             key_horizon: AtomicU64::new(MAX_TTL.as_secs()),
+            policy: config.policy,
+            replays: Replays::default(),
+            flights: Arc::default(),
             metrics: Metrics::new(),
         };
         let db = Self { inner: Arc::new(inner) };
         db.check().await?;
         db.inner.clock.measure(&mut *db.pool().acquire().await?).await?;
         tokio::spawn(keep_time(Arc::downgrade(&db.inner)));
+        tokio::spawn(replays::keep_adding(Arc::downgrade(&db.inner)));
         tokio::spawn(wakeups::tell_others(Arc::downgrade(&db.inner)));
         Ok(db)
     }
@@ -194,7 +220,7 @@ impl Db {
 
     /// How far back saved outcomes are looked for.
     pub(crate) fn key_horizon(&self) -> Duration {
-        Duration::from_secs(self.inner.key_horizon.load(Ordering::Relaxed))
+        self.inner.key_horizon()
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
@@ -240,6 +266,10 @@ impl Db {
 }
 
 impl Inner {
+    pub(crate) fn key_horizon(&self) -> Duration {
+        Duration::from_secs(self.key_horizon.load(Ordering::Relaxed))
+    }
+
     async fn read_key_horizon(&self) -> Result<()> {
         let seconds = sqlx::query_scalar!(r#"select ceil(extract(epoch from key_horizon))::bigint as "seconds!" from installation"#)
             .fetch_one(&self.pool)

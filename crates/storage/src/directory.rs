@@ -7,6 +7,7 @@ use domain::{
     application::Application,
     endpoint::{Endpoint, Headers},
     id::{ApplicationId, EndpointId, TenantId},
+    idempotency::Policy,
     signing::Secret,
 };
 
@@ -15,7 +16,7 @@ use parking_lot::RwLock;
 use crate::{
     Db, Error, Result,
     applications::{self, Reference},
-    endpoints,
+    endpoints, policies,
 };
 
 /// An application and everyone who may be owed its messages, as of `application.version`.
@@ -25,6 +26,8 @@ pub struct Subscribers {
     pub application: Application,
     /// Its endpoints, the disabled ones too.
     pub targets: Vec<Arc<Target>>,
+    /// How its tenant wants idempotency keys treated.
+    pub policy: Policy,
 }
 
 impl Subscribers {
@@ -137,6 +140,7 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
     let application = Application::from(row);
     // After the version: endpoints that are newer than it are found stale later, never the other way round.
     let (rows, secret_rows) = endpoints::all(&mut connection, application.id).await?;
+    let policy = policies::of(db, &mut connection, tenant_id).await?;
     let mut secrets: HashMap<_, Vec<_>> = HashMap::new();
     for row in secret_rows {
         let secret = endpoints::open_secret(db, row.id, &row.secret)?;
@@ -148,7 +152,7 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
         let secrets = secrets.remove(&row.id).unwrap_or_default();
         targets.push(Arc::new(Target { endpoint: row.into(), headers, secrets }));
     }
-    let subscribers = Arc::new(Subscribers { application, targets });
+    let subscribers = Arc::new(Subscribers { application, targets, policy });
     db.inner.directory.insert(&subscribers);
     Ok(subscribers)
 }

@@ -61,8 +61,14 @@ pub enum Conflict {
     #[error("a message with this eventId already exists: {}", domain::id::Id::public(*.0))]
     EventId(MessageId),
     /// A duplicate is not resent; its original is.
-    #[error("this message is a duplicate and was not delivered: resend the original, {}", domain::id::Id::public(*.0))]
+    #[error("this message is a duplicate and was not delivered: resend the original, {}, or release this one (POST …/deliver)", domain::id::Id::public(*.0))]
     Duplicate(MessageId),
+    /// Only a duplicate is released.
+    #[error("this message is not a duplicate, so it is delivered already: to send it once more, resend it")]
+    NotADuplicate,
+    /// A duplicate is released once.
+    #[error("this duplicate has been released already: to send it once more, resend it")]
+    AlreadyReleased,
     /// The message's content is gone, so there is nothing to send.
     #[error("the content of this message has been removed, so it cannot be sent again")]
     Expunged,

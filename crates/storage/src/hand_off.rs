@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use domain::{
     delivery::Trigger,
     endpoint::Endpoint,
@@ -59,6 +60,8 @@ pub struct Job {
     pub content_type: String,
     /// What `X-Convoy-Idempotency-Key` says.
     pub delivery_key: String,
+    /// When its message was accepted, or, of a duplicate, released.
+    pub owed_since: DateTime<Utc>,
     /// The place that this job takes until its send has ended.
     pub(crate) slot: Option<Slot>,
 }

@@ -3,10 +3,11 @@
 //! Reading order:
 //! [`committer`] the one writer of the hot path: new messages in, results back · [`hand_off`] jobs that need no claim ·
 //! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · [`idempotency`] every other write, at most
-//! once · [`directory`] the cached endpoints of an application · [`tenants`] [`applications`] [`endpoints`] [`event_types`]
-//! [`messages`] [`attempts`] one table each · [`sealed`] secrets at rest · [`partitions`] time-sliced tables · [`wakeups`]
-//! LISTEN and NOTIFY · `session` a connection that one task keeps · [`metrics`] what is counted · [`embedded`] a private
-//! Postgres · [`page`] keyset pages · [`clock`] the database's time · [`bench`] what a benchmark asks.
+//! once · [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
+//! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
+//! rest · [`partitions`] time-sliced tables · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
+//! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time ·
+//! [`bench`] what a benchmark asks.
 
 pub mod applications;
 pub mod attempts;
@@ -26,6 +27,7 @@ pub mod messages;
 pub mod metrics;
 pub mod page;
 pub mod partitions;
+pub mod policies;
 pub mod queue;
 pub mod sealed;
 mod session;

@@ -48,6 +48,8 @@ pub async fn drop_expired(db: &Db, retention: Duration) -> Result<()> {
     for part in parts {
         let (width, kept) = match part.parent.as_str() {
             "idempotency" => (TimeDelta::days(1), MAX_TTL),
+            // A saved outcome that refers to a message is replayed from it.
+            "message" => (TimeDelta::days(7), retention.max(db.key_horizon())),
             _ => (TimeDelta::days(7), retention),
         };
         let ends = begins(&part.parent, &part.child).map(|begins| begins + width);

@@ -1,11 +1,14 @@
-//! What is still owed, when nobody hands it over: claim, promote, rescue, resend.
+//! What is still owed, when nobody hands it over: claim, promote, rescue; and what is owed because somebody asked: resend, release.
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use domain::{
     delivery::Trigger,
+    filter::Filter,
     health::THROTTLE_SLACK,
     id::{ApplicationId, EndpointId, Id, MessageId, TenantId},
+    message::Message,
 };
 use sqlx::{PgConnection, types::Uuid};
 
@@ -23,9 +26,9 @@ use crate::{
 const PROMOTE: i32 = 1_000;
 /// How many rows one statement leases, whatever room there is.
 const CLAIM: usize = 512;
-/// `gate` of `claim_v2`: this row finds out whether its endpoint is back.
+/// `gate` of `claim_v3`: this row finds out whether its endpoint is back.
 const PROBE: i16 = 1;
-/// `gate` of `claim_v2`: this row's endpoint may have few sends at a time.
+/// `gate` of `claim_v3`: this row's endpoint may have few sends at a time.
 const RECOVERING: i16 = 2;
 
 /// Finds what is due: retries, overflow, scheduled messages, what waits for a throttle or was held, and what a dead worker had
@@ -143,9 +146,9 @@ impl Claimer {
         let (lease, lease_ends) = (Uuid::from_u128(rand::random()), Instant::now() + self.lease);
         let rows = sqlx::query_as!(
             Claimed,
-            r#"select message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, version, payload, content_type, message_key, gate,
+            r#"select message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, version, payload, content_type, message_key, released_at, gate,
                       resume_at, crowded, crowded_tenants, throttled, tokens_in, rescued, given_up
-                 from claim_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
+                 from claim_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
             lease,
             self.lease.as_secs_f64(),
             as_i32(room.total.min(CLAIM)),
@@ -175,7 +178,7 @@ impl Claimer {
     }
 }
 
-/// A row of `claim_v2`: a delivery, or at the end, without a message, what was left behind.
+/// A row of `claim_v3`: a delivery, or at the end, without a message, what was left behind.
 struct Claimed {
     message_id: Option<Uuid>,
     endpoint_id: Option<Uuid>,
@@ -188,6 +191,7 @@ struct Claimed {
     payload: Option<Vec<u8>>,
     content_type: Option<String>,
     message_key: Option<String>,
+    released_at: Option<DateTime<Utc>>,
     gate: Option<i16>,
     resume_at: Option<Uuid>,
     crowded: Option<Vec<Uuid>>,
@@ -236,6 +240,7 @@ impl Claimed {
             payload: self.payload.map(Into::into),
             content_type: self.content_type.unwrap_or_default(),
             delivery_key: self.message_key.unwrap_or_else(|| message_id.public()),
+            owed_since: self.released_at.unwrap_or_else(|| message_id.created_at()),
             slot: Some(hand_off.claimed(tenant_id, endpoint_id, bytes, way)),
         })
     }
@@ -289,14 +294,14 @@ impl Effect for Resend {
         let endpoint = endpoints::find(&mut *tx, application_id, &self.endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
         let message_id = Uuid::from(messages::resolve(&mut *tx, application_id, &self.message).await?);
         let message = sqlx::query!(
-            r#"select duplicate_of, payload is null as "is_expunged!" from message where id = $1 and application_id = $2"#,
+            r#"select case when released_at is null then duplicate_of end as original, payload is null as "is_expunged!" from message where id = $1 and application_id = $2"#,
             message_id,
             Uuid::from(application_id),
         )
         .fetch_optional(&mut *tx)
         .await?
         .ok_or(Error::NotFound("message"))?;
-        if let Some(original) = message.duplicate_of {
+        if let Some(original) = message.original {
             return Err(Conflict::Duplicate(original.into()).into());
         }
         if message.is_expunged {
@@ -328,4 +333,70 @@ impl Effect for Resend {
         .await?;
         Ok(())
     }
+}
+
+/// Releases a duplicate: from now on it is owed to every endpoint that wants it, as if it were the first with its key. Its webhooks
+/// carry its own id where those of others carry the message key.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which customer's.
+    pub application: Reference<ApplicationId>,
+    /// What.
+    pub message: Reference<MessageId>,
+}
+
+impl Effect for Release {
+    type Output = Message;
+
+    const WAKES: bool = true;
+
+    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<Message> {
+        // The lock also lets only one of several releases find the message unreleased.
+        let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
+        let id = messages::resolve(&mut *tx, application_id, &self.message).await?;
+        let found = messages::find(&mut *tx, id).await?.filter(|found| found.application_id == application_id);
+        let mut message = found.ok_or(Error::NotFound("message"))?;
+        if !message.is_duplicate() {
+            return Err(Conflict::NotADuplicate.into());
+        }
+        if message.released_at.is_some() {
+            return Err(Conflict::AlreadyReleased.into());
+        }
+        if message.payload.is_none() {
+            return Err(Conflict::Expunged.into());
+        }
+        message.released_at =
+            sqlx::query_scalar!("update message set released_at = now() where id = $1 returning released_at", Uuid::from(id))
+                .fetch_one(&mut *tx)
+                .await?;
+        owe(tx, &message).await?;
+        Ok(message)
+    }
+}
+
+/// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it.
+async fn owe(tx: &mut PgConnection, message: &Message) -> Result<()> {
+    let application_id = Uuid::from(message.application_id);
+    let endpoints = sqlx::query!(
+        "select id, event_types, channels from endpoint where application_id = $1 and deleted_at is null and not is_disabled",
+        application_id
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let wanting = endpoints.into_iter().filter_map(|endpoint| {
+        let filter = Filter { event_types: endpoint.event_types, channels: endpoint.channels };
+        filter.wants(&message.event_type, &message.channels).then_some(endpoint.id)
+    });
+    sqlx::query!(
+        "insert into queue (message_id, endpoint_id, tenant_id, application_id) select $1, endpoint_id, $3, $4 from unnest($2::uuid[]) endpoint_id",
+        Uuid::from(message.id),
+        &wanting.collect::<Vec<_>>(),
+        Uuid::from(message.tenant_id),
+        application_id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }

@@ -12,8 +12,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::{
-    delivery::{self, Exchange, Next, Outcome, Silence},
+    delivery::{self, Exchange, Next, Outcome, Silence, Trigger},
     egress_policy::EgressPolicy,
     id::EndpointId,
     retry::RetrySchedule,
@@ -166,14 +167,15 @@ impl Dispatcher {
     }
 
     async fn send(&self, job: &Job, target: &Arc<Target>, payload: Bytes) -> Exchange {
+        let now = self.db.now();
         let webhook = Webhook {
             message_id: job.message_id,
             number: job.number,
+            redelivery_until: self.redelivery_until(job, now),
             payload,
             content_type: &job.content_type,
             delivery_key: &job.delivery_key,
         };
-        let now = self.db.now();
         match self.preparations.of(target) {
             Ok(prepared) => {
                 let _sending = self.db.metrics().sending();
@@ -181,6 +183,13 @@ impl Dispatcher {
             }
             Err(uncallable) => no_response(uncallable.to_string(), Duration::ZERO),
         }
+    }
+
+    /// When the last automatic attempt ends at the latest, if this one begins now and all fail; nothing is repeated of a resend.
+    fn redelivery_until(&self, job: &Job, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let number = u32::try_from(job.number).unwrap_or(0);
+        let left = (job.trigger == Trigger::Scheduled).then(|| self.schedule.longest_from(number, self.request_timeout))?;
+        now.checked_add_signed(TimeDelta::from_std(left).ok()?)
     }
 
     /// Switches an endpoint off whose receiver answered 410. The attempt is recorded after that, so that whoever sees it finds

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use domain::{
     id::{EndpointId, Id, MessageId},
     signing,
@@ -36,6 +36,8 @@ const SVIX: [HeaderName; 3] =
 const DELIVERY_KEY: HeaderName = HeaderName::from_static("x-convoy-idempotency-key");
 /// Carries the number of the attempt: the first is 1.
 const ATTEMPT: HeaderName = HeaderName::from_static("posthaste-attempt");
+/// Carries the time after which no automatic attempt of the delivery is under way, if nothing out of the ordinary happens.
+const REDELIVERY_UNTIL: HeaderName = HeaderName::from_static("posthaste-redelivery-until");
 
 /// For how many endpoints URL and headers are kept ready.
 const REMEMBERED: usize = 20_000;
@@ -68,6 +70,8 @@ pub(crate) struct Webhook<'a> {
     pub(crate) message_id: MessageId,
     /// Which attempt this is.
     pub(crate) number: i16,
+    /// When the last automatic attempt ends at the latest; none if this attempt is not automatic.
+    pub(crate) redelivery_until: Option<DateTime<Utc>>,
     /// The publisher's bytes, which are signed and sent as they are.
     pub(crate) payload: Bytes,
     /// What they are.
@@ -140,6 +144,9 @@ impl Prepared {
         sign(&mut headers, webhook, target, now, names);
         headers.insert(DELIVERY_KEY, key_value(webhook.delivery_key));
         headers.insert(ATTEMPT, HeaderValue::from(webhook.number));
+        if let Some(until) = webhook.redelivery_until {
+            headers.insert(REDELIVERY_UNTIL, time_value(until));
+        }
         for (name, value) in &self.custom {
             // The endpoint's own headers never replace one of ours.
             headers.entry(name).or_insert_with(|| value.clone());
@@ -166,6 +173,14 @@ fn sign(headers: &mut HeaderMap, webhook: &Webhook<'_>, target: &Target, now: Da
     for names in names.names() {
         headers.extend(names.into_iter().zip(values.clone()));
     }
+}
+
+/// RFC 3339 in whole seconds, rounded up.
+fn time_value(time: DateTime<Utc>) -> HeaderValue {
+    let begun = TimeDelta::nanoseconds(i64::from(time.timestamp_subsec_nanos()));
+    let whole = time - begun;
+    let whole = if begun.is_zero() { whole } else { whole.checked_add_signed(TimeDelta::seconds(1)).unwrap_or(whole) };
+    HeaderValue::try_from(whole.to_rfc3339_opts(SecondsFormat::Secs, true)).expect("digits and letters")
 }
 
 /// The key as it is; only control characters, which no header can carry, are percent-encoded.
@@ -227,6 +242,7 @@ mod tests {
         Webhook {
             message_id: MessageId("01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("a uuid")),
             number: 3,
+            redelivery_until: None,
             payload: Bytes::from_static(payload),
             content_type: "application/json",
             delivery_key,
@@ -246,7 +262,7 @@ mod tests {
     async fn the_bytes_that_are_signed_are_the_bytes_that_are_sent() {
         let payload = b"{ \"b\" :1.10,  \"a\": \"\\u00e9\" }";
         let now = now();
-        let target = target("https://example.com/hook", &[], now + chrono::TimeDelta::hours(1));
+        let target = target("https://example.com/hook", &[], now + TimeDelta::hours(1));
         let request = build(&webhook(payload, "key"), target, now, SignatureHeaders::Both);
         let headers = request.headers().clone();
         assert_eq!(header(&request, "webhook-timestamp"), now.timestamp().to_string());
@@ -312,6 +328,19 @@ mod tests {
             assert_eq!(header(&request, name), value, "{name}");
         }
         assert_eq!(header(&request, "webhook-id"), webhook(b"", "").message_id.public());
+    }
+
+    #[test]
+    fn the_end_of_the_redeliveries_is_told_in_whole_seconds_rounded_up() {
+        let told = |text: &str| {
+            let until = text.parse::<DateTime<Utc>>().expect("a time");
+            let webhook = Webhook { redelivery_until: Some(until), ..webhook(b"{}", "key") };
+            let request = build(&webhook, target("https://example.com/", &[], now()), now(), SignatureHeaders::Both);
+            header(&request, "posthaste-redelivery-until").to_owned()
+        };
+        assert_eq!(told("2026-11-23T15:18:12Z"), "2026-11-23T15:18:12Z");
+        assert_eq!(told("2026-11-23T15:18:12.000000001Z"), "2026-11-23T15:18:13Z");
+        assert_eq!(told("2026-12-31T23:59:59.9Z"), "2027-01-01T00:00:00Z");
     }
 
     #[test]

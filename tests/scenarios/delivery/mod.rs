@@ -6,6 +6,7 @@ mod disable;
 mod egress;
 mod fair_share;
 mod fan_out;
+mod redelivery_until;
 mod redirect;
 mod resend;
 mod retry;

@@ -78,12 +78,42 @@ async fn a_repeated_message_key_makes_a_duplicate_that_is_not_delivered() {
 #[tokio::test]
 async fn a_message_key_with_another_payload_is_a_duplicate_still_and_says_so() {
     let app = App::start().await;
+    let other_node = app.second_node().await;
     let customer = app.customer().await;
-    customer.publish_raw(&with("idempotency_key", "k", &json!({ "n": 1 })), None).await.expect(202);
-    let twin = customer.publish_raw(&with("idempotency_key", "k", &json!({ "n": 2 })), None).await.expect(202).json();
-    assert_eq!(twin["isDuplicate"], json!(true));
-    let mismatches = app.database.number("select count(*) from message where payload_mismatch").await;
-    assert_eq!(mismatches, 1);
+    let elsewhere = customer.through(&other_node.client);
+    let first = customer.publish_raw(&with("idempotency_key", "k", &json!({ "n": 1 })), None).await.expect(202).json();
+    let respelled = elsewhere.publish_raw(&with("idempotency_key", "k", &json!({ "n": 1 })), None).await.expect(202).json();
+    let other = elsewhere.publish_raw(&with("idempotency_key", "k", &json!({ "n": 2 })), None).await.expect(202).json();
+    let listed = customer.messages().await;
+    for (answered, payload_mismatch) in [(&first, Value::Null), (&respelled, json!(false)), (&other, json!(true))] {
+        let id = answered["id"].as_str().expect("an id");
+        let got = elsewhere.client.get(&customer.path(&format!("/msg/{id}"))).await.expect(200).json();
+        let in_list = listed.iter().find(|message| message["id"] == id).expect("it is listed");
+        let original = if payload_mismatch.is_null() { Value::Null } else { first["id"].clone() };
+        for shown in [answered, &got, in_list] {
+            assert_eq!((&shown["payloadMismatch"], &shown["duplicateOf"]), (&payload_mismatch, &original), "{shown}");
+            assert_eq!((&shown["isDuplicate"], &shown["idempotencyKey"]), (&json!(!original.is_null()), &json!("k")), "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_key_is_the_same_by_whichever_path_it_comes_and_belongs_to_its_application() {
+    let app = App::start().await;
+    let other_node = app.second_node().await;
+    let acme = app.client.post("/api/v1/app", &json!({ "name": "ACME", "uid": "acme" })).await.expect(201).text("id");
+    let body = with("idempotency_key", "order-42", &json!({ "n": 1 }));
+    let first = app.client.post("/api/v1/app/acme/msg", &body).await.expect(202).json();
+    for client in [&app.client, &other_node.client] {
+        for path in
+            ["/api/v1/app/acme/msg/".to_owned(), format!("/api/v1/app/{acme}/msg"), format!("/api/v1/app/{acme}/msg/?with_content=false")]
+        {
+            let twin = client.post(&path, &body).await.expect(202).json();
+            assert_eq!(twin["duplicateOf"], first["id"], "{path}");
+        }
+    }
+    let elsewhere = app.customer().await.publish_raw(&body, None).await.expect(202).json();
+    assert_eq!(elsewhere["isDuplicate"], json!(false), "another application's keys are its own");
 }
 
 #[tokio::test]

@@ -136,7 +136,8 @@ text_field!(
     text().pattern(Some(SECRET)).examples([json!("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")])
 );
 
-fn message_key(text: &str) -> Result<String, String> {
+/// Reads a message key, wherever it is written.
+pub(crate) fn message_key(text: &str) -> Result<String, String> {
     let is_visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     let is_trimmed = !text.starts_with(' ') && !text.ends_with(' ');
     if is_visible && is_trimmed && (1..=MAX_KEY).contains(&text.len()) {

@@ -53,7 +53,7 @@ impl ListFilter {
 impl From<ListFilter> for messages::Filter {
     fn from(filter: ListFilter) -> Self {
         let ListFilter { channel, before, after, event_types } = filter;
-        Self { channel, event_types, before, after, message_key: None }
+        Self { channel, event_types, before, after, ..Self::default() }
     }
 }
 

@@ -15,7 +15,8 @@ use storage::{
     committer::{NewMessage, Published},
     directory,
     idempotency::{Answer, Answered, Found},
-    messages,
+    messages::{self, Filter},
+    queue::Release,
 };
 use utoipa::{
     IntoParams, PartialSchema, ToSchema,
@@ -24,7 +25,7 @@ use utoipa::{
 
 use super::{
     ListResponse, Paging, Timestamp, answer,
-    fields::{EventId, EventTypeName, MessageChannels, MessageKey, NotYet},
+    fields::{EventId, EventTypeName, MessageChannels, MessageKey, NotYet, message_key},
     filter::ListFilter,
     list as render_list, ok,
 };
@@ -128,7 +129,7 @@ pub(crate) struct MessageOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "order-4711-paid")]
     idempotency_key: Option<&'a str>,
-    /// Whether an earlier message had the same key, so that this one is not delivered
+    /// Whether an earlier message had the same key, so that this one is not delivered unless it is released
     is_duplicate: bool,
     /// That earlier message
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,6 +139,10 @@ pub(crate) struct MessageOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     payload_mismatch: Option<bool>,
+    /// When this duplicate was released, to be delivered after all
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    released_at: Option<Timestamp>,
 }
 
 impl<'a> MessageOut<'a> {
@@ -154,6 +159,7 @@ impl<'a> MessageOut<'a> {
             is_duplicate: message.is_duplicate(),
             duplicate_of: message.duplicate_of.map(Id::public),
             payload_mismatch: message.is_duplicate().then_some(message.payload_mismatch),
+            released_at: message.released_at.map(Timestamp),
         }
     }
 }
@@ -189,17 +195,33 @@ impl WithContent {
     }
 }
 
+/// Only messages with one message key.
+#[derive(Clone, Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfKey {
+    /// Filter response based on the key that dedupes messages: the first message with it, and its duplicates
+    #[param(value_type = Option<MessageKey>)]
+    idempotency_key: Option<String>,
+}
+
+impl OfKey {
+    fn read(query: &Query) -> ApiResult<Option<String>> {
+        Ok(Self { idempotency_key: query.read("idempotency_key", message_key)? }.idempotency_key)
+    }
+}
+
 /// List Messages
 ///
 /// The application's messages, the newest first.
 #[utoipa::path(get, path = "/api/v1/app/{app_id}/msg", tag = "Message", operation_id = "v1.message.list",
-    params(Paging, ListFilter, WithContent), responses((status = 200, description = "A page", body = ListResponse<MessageOut>)))]
+    params(Paging, ListFilter, OfKey, WithContent), responses((status = 200, description = "A page", body = ListResponse<MessageOut>)))]
 pub(crate) async fn list(call: Call) -> ApiResult {
     call.query.refuse(&["tag"])?;
     let filter = ListFilter::read(&call.query)?;
     let page = filter.page::<MessageId>(&call.query)?;
+    let wanted = Filter { message_key: OfKey::read(&call.query)?, ..filter.into() };
     let with_content = WithContent::read(&call.query)?;
-    let page = messages::list(call.db(), call.tenant_id, &call.application(), &filter.into(), &page).await?;
+    let page = messages::list(call.db(), call.tenant_id, &call.application(), &wanted, &page).await?;
     Ok(render_list(&page, |message| message.id.public(), |message| MessageOut::new(message, with_content)))
 }
 
@@ -210,6 +232,19 @@ pub(crate) async fn get(call: Call) -> ApiResult {
     let with_content = WithContent::read(&call.query)?;
     let message = messages::get(call.db(), call.tenant_id, &call.application(), &call.message()).await?;
     Ok(ok(&MessageOut::new(&message, with_content)))
+}
+
+/// Deliver Duplicate
+///
+/// Releases a message that is a duplicate: it is delivered after all, to every endpoint that wants it, and retried like any other. Its
+/// webhooks carry its own id in `X-Convoy-Idempotency-Key` in place of the message key, which their receivers have seen. Later messages
+/// with that key are duplicates as before. The answer shows no payload.
+#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg/{msg_id}/deliver", tag = "Message", operation_id = "v1.message.deliver",
+    responses((status = 202, description = "It will be sent", body = MessageOut)))]
+pub(crate) async fn deliver(call: Call) -> ApiResult {
+    let release = Release { tenant_id: call.tenant_id, application: call.application(), message: call.message() };
+    // What is answered is kept under the request's key, and content is to be kept in one place.
+    call.write(Ok(release), |message| answer(StatusCode::ACCEPTED, &MessageOut::new(message, false))).await
 }
 
 /// Create Message
@@ -223,10 +258,10 @@ pub(crate) async fn create(call: Call) -> ApiResult {
         // A saved outcome wins over validation and over an application that has been deleted since.
         Err(refusal @ (ApiError::Invalid(_) | ApiError::NotFound(_))) => match Box::pin(call.saved()).await? {
             Some(Found::Answer(answer)) => Ok(respond(Answered { answer, is_replay: true })),
-            Some(Found::Published(published)) => Ok(respond(rendered(&call, &published, WithContent::read(&call.query).unwrap_or(true)))),
-            None => Err(refusal),
+            Some(Found::Published(published)) => Ok(respond(rendered(&call, published, WithContent::read(&call.query).unwrap_or(true)))),
+            None => Box::pin(call.refuse(refusal)).await,
         },
-        Err(error) => Err(error),
+        Err(error) => Box::pin(call.refuse(error)).await,
     }
 }
 
@@ -235,8 +270,13 @@ async fn publish(call: &Call) -> ApiResult {
     let new = call.json::<MessageIn>()?;
     let payload = object_slice(&call.body, new.payload)?;
     let application = call.application();
+    let subscribers = directory::find(call.db(), call.tenant_id, &application).await?;
+    if let Some(refusal) = call.known_refusal(subscribers.policy).await? {
+        return Ok(respond(refusal));
+    }
     let mut new = Arc::new(NewMessage {
-        subscribers: directory::find(call.db(), call.tenant_id, &application).await?,
+        claim: call.claim(subscribers.policy).await?,
+        subscribers,
         application,
         event_type: new.event_type.0,
         event_id: new.event_id.map(|id| id.0.to_string()),
@@ -244,16 +284,15 @@ async fn publish(call: &Call) -> ApiResult {
         message_key: new.message_key.map(|key| key.0),
         payload,
         content_type: JSON.to_owned(),
-        claim: call.claim().await?,
     });
     for _ in 0..RENAMES {
         match call.context.publisher.publish(&new).await {
             Err(storage::Error::Renamed) => {
                 let subscribers = directory::find(call.db(), call.tenant_id, &new.application).await?;
-                let claim = call.claim().await?;
+                let claim = call.claim(subscribers.policy).await?;
                 new = Arc::new(NewMessage { subscribers, claim, ..Arc::unwrap_or_clone(new) });
             }
-            published => return Ok(respond(rendered(call, &published?, with_content))),
+            published => return Ok(respond(rendered(call, published?, with_content))),
         }
     }
     Err(ApiError::Unavailable)
@@ -270,7 +309,7 @@ fn object_slice(body: &Bytes, payload: &RawValue) -> ApiResult<Bytes> {
 }
 
 /// The answer to a creation; the same for the same message, so that a replay equals the first answer.
-fn rendered(call: &Call, published: &Published, with_content: bool) -> Answered {
+fn rendered(call: &Call, published: Published, with_content: bool) -> Answered {
     match published {
         Published::Accepted { message, is_replay } => {
             tracing::debug!(tenant_id = %message.tenant_id, application_id = %message.application_id, message_id = %message.id, is_replay,
@@ -278,12 +317,12 @@ fn rendered(call: &Call, published: &Published, with_content: bool) -> Answered 
                 "a message was accepted");
             let public_url = &call.context.config.public_url;
             let location = format!("{public_url}/api/v1/app/{}/msg/{}", message.application_id, message.id);
-            let body = MessageOut::new(message, with_content);
-            Answered { answer: Answer { location: Some(location), ..answer(StatusCode::ACCEPTED, &body) }, is_replay: *is_replay }
+            // A replay says what was said at first, also of a duplicate that has been released since.
+            let body = MessageOut { released_at: None, ..MessageOut::new(&message, with_content) };
+            Answered { answer: Answer { location: Some(location), ..answer(StatusCode::ACCEPTED, &body) }, is_replay }
         }
-        Published::EventIdTaken { by, is_replay } => {
-            Answered { answer: ApiError::Conflict(Conflict::EventId(*by)).answer(), is_replay: *is_replay }
-        }
+        Published::EventIdTaken { by, is_replay } => Answered { answer: ApiError::Conflict(Conflict::EventId(by)).answer(), is_replay },
+        Published::Refused(answer) => Answered { answer, is_replay: true },
     }
 }
 
@@ -356,6 +395,7 @@ mod tests {
             content_type: JSON.into(),
             message_key: None,
             duplicate_of: None,
+            released_at: None,
             payload_mismatch: false,
             created_at: DateTime::UNIX_EPOCH,
         };

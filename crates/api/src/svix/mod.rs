@@ -16,6 +16,7 @@ pub(crate) mod endpoint_secret;
 pub(crate) mod event_type;
 pub(crate) mod fields;
 pub(crate) mod filter;
+pub(crate) mod idempotency;
 pub(crate) mod message;
 
 use axum::{http::StatusCode, response::Response};

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Result, bail};
 use clap::{Args, CommandFactory as _};
 use domain::{
-    idempotency::{MAX_TTL, Policy},
+    idempotency::{MAX_TTL, MAX_WAIT, MIN_TTL, Policy, Preset},
     retry::RetrySchedule,
 };
 use ipnet::IpNet;
@@ -71,8 +71,8 @@ pub(crate) struct Settings {
     /// Deadline of one attempt, the response's body included [default: 15s]
     #[arg(long, env = "POSTHASTE_REQUEST_TIMEOUT", value_name = "DURATION")]
     pub(crate) request_timeout: Option<String>,
-    /// How idempotency keys are treated: `default` or `svix` (POST alone, successes alone, 12 hours, 5 s of wait); `novu` is not
-    /// supported yet [default: default]
+    /// How idempotency keys are treated, unless a tenant wants it otherwise: `default`, `svix` (POST alone, successes alone, 12
+    /// hours, 5 s of wait) or `novu` (refusals and failures are remembered, too) [default: default]
     #[arg(long, env = "POSTHASTE_IDEMPOTENCY_POLICY", value_name = "POLICY")]
     pub(crate) idempotency_policy: Option<String>,
     /// How long an idempotency key is remembered, at most 7 days [default: of the policy; `default`: 24h 1m]
@@ -124,8 +124,6 @@ pub struct Config {
     pub jwt_secrets: Vec<String>,
     /// The largest request body, in bytes.
     pub max_payload: usize,
-    /// How idempotency keys are treated.
-    pub policy: Policy,
     /// Base of the URLs that are handed out; the listen address if there is none.
     pub public_url: Option<String>,
     /// Whether the receiver at `/_play/{id}` is there.
@@ -139,7 +137,7 @@ impl fmt::Debug for Config {
         // Neither the database's URL nor a secret.
         f.debug_struct("Config")
             .field("listen", &self.listen)
-            .field("policy", &self.policy)
+            .field("policy", &self.database.policy)
             .field("worker", &self.worker)
             .finish_non_exhaustive()
     }
@@ -157,7 +155,6 @@ impl Settings {
             may_take_another_port: false,
             jwt_secrets: self.jwt_secrets()?.unwrap_or_default(),
             max_payload: self.max_payload()?,
-            policy: self.policy()?,
             public_url: self.public_url()?,
             has_playground: false,
             worker: self.worker()?,
@@ -182,6 +179,7 @@ impl Settings {
             main_secret: long_enough("POSTHASTE_MAIN_SECRET", self.main_secret.as_deref())?.unwrap_or_default(),
             previous_main_secret: long_enough("POSTHASTE_MAIN_SECRET_PREVIOUS", self.main_secret_previous.as_deref())?,
             max_connections: MAX_CONNECTIONS,
+            policy: self.policy()?,
         })
     }
 
@@ -232,9 +230,6 @@ impl Settings {
         if is_set(self.otlp_endpoint.as_deref()) {
             bail!("POSTHASTE_OTLP_ENDPOINT is set, but this release cannot export OpenTelemetry yet: unset it");
         }
-        if self.idempotency_policy.as_deref() == Some("novu") {
-            bail!("POSTHASTE_IDEMPOTENCY_POLICY is `novu`, which this release does not have yet: set it to `default` or `svix`");
-        }
         Ok(())
     }
 
@@ -261,11 +256,12 @@ impl Settings {
 
     fn policy(&self) -> Result<Policy> {
         let policy = Variable::new("POSTHASTE_IDEMPOTENCY_POLICY", self.idempotency_policy.as_deref());
-        let policy = policy.choice(&[("default", Policy::default()), ("svix", Policy::svix())])?.unwrap_or_default();
+        let presets = Preset::ALL.map(|preset| (preset.name(), preset.policy()));
+        let policy = policy.choice(&presets)?.unwrap_or_default();
         let ttl = Variable::new("POSTHASTE_IDEMPOTENCY_TTL", self.idempotency_ttl.as_deref());
-        let ttl = ttl.parse("a duration from 1s to 7d, such as 24h", bounded_duration(Duration::from_secs(1)..=MAX_TTL))?;
+        let ttl = ttl.parse("a duration from 1s to 7d, such as 24h", bounded_duration(MIN_TTL..=MAX_TTL))?;
         let wait = Variable::new("POSTHASTE_IDEMPOTENCY_WAIT", self.idempotency_wait.as_deref());
-        let wait = wait.parse("a duration from 0s to 1m, such as 5s", bounded_duration(Duration::ZERO..=Duration::from_mins(1)))?;
+        let wait = wait.parse("a duration from 0s to 1m, such as 5s", bounded_duration(Duration::ZERO..=MAX_WAIT))?;
         Ok(Policy { ttl: ttl.unwrap_or(policy.ttl), wait: wait.unwrap_or(policy.wait), ..policy })
     }
 

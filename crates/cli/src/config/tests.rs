@@ -23,7 +23,7 @@ fn the_defaults_are_those_of_the_table() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:8071");
     assert_eq!(complete().config(Roles::Worker).expect("a configuration").listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.jwt_secrets, ["0123456789abcdef", "second secret of tokens"]);
-    assert_eq!((config.max_payload, config.policy, config.public_url), (1024 * 1024, Policy::default(), None));
+    assert_eq!((config.max_payload, config.database.policy, config.public_url), (1024 * 1024, Policy::default(), None));
     assert_eq!(config.worker.egress_allow, []);
     let waits: Vec<_> = ["5s", "5m", "30m", "2h", "5h", "10h", "10h"].iter().filter_map(|wait| duration(wait)).collect();
     assert_eq!(config.worker.schedule.0, waits);
@@ -59,7 +59,7 @@ fn every_setting_is_read() {
     assert_eq!(config.worker.egress_allow.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
     assert_eq!(config.worker.schedule.0, [Duration::from_millis(250), Duration::from_secs(90)]);
     assert_eq!(config.worker.request_timeout, Duration::from_secs(2));
-    assert_eq!(config.policy, Policy { ttl: Duration::from_hours(2), wait: Duration::ZERO, ..Policy::svix() });
+    assert_eq!(config.database.policy, Policy { ttl: Duration::from_hours(2), wait: Duration::ZERO, ..Policy::svix() });
     assert_eq!(config.worker.retention, Duration::from_hours(30 * 24));
     assert_eq!(config.max_payload, 2_000_000);
     assert_eq!(config.public_url.as_deref(), Some("https://hooks.example.com/base"));
@@ -99,8 +99,6 @@ fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
 #[test]
 fn what_is_not_there_yet_is_refused_by_name() {
     assert!(refusal(|s| s.otlp_endpoint = Some("http://localhost:4317".into())).contains("POSTHASTE_OTLP_ENDPOINT"));
-    let refusal = refusal(|s| s.idempotency_policy = Some("novu".into()));
-    assert!(refusal.contains("POSTHASTE_IDEMPOTENCY_POLICY") && refusal.contains("not have yet"), "{refusal}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub(super) enum Trouble {
     MissingPartition,
     /// Something in the batch cannot be stored; nothing was written.
     BadData,
+    /// The server has no room for all the locks of the batch; nothing was written, and a part of it may fit.
+    TooLarge,
     /// Not now; nothing was written.
     NotNow,
 }
@@ -40,6 +42,8 @@ impl Trouble {
         };
         match database.code().as_deref().unwrap_or_default() {
             "23514" => Self::MissingPartition,
+            // The only memory that a statement of ours can run out of is that of the lock table.
+            "53200" => Self::TooLarge,
             "57P01" | "57P02" | "57P03" | "57P05" => Self::Lost,
             code => match code.get(..2) {
                 Some("08") => Self::Lost,

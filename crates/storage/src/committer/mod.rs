@@ -5,7 +5,6 @@
 //! after the commit, and what is to be sent now is handed over after the commit too.
 
 mod batch;
-mod keys;
 mod link;
 #[cfg(test)]
 mod tests;
@@ -30,14 +29,16 @@ use tokio::{
     task::JoinHandle,
 };
 
-use self::keys::{Entry, KeyInFlight, Keys, Landing};
 use crate::{
     Db, Error, Result,
     applications::Reference,
     directory::Subscribers,
     hand_off::{HandOff, Job},
-    idempotency::Claim,
-    messages,
+    idempotency::{
+        self, Answer, Claim, Found, WAIT_STEP,
+        flights::{Entry, Flight, Flights, Landing},
+    },
+    messages, policies,
 };
 
 /// How many new messages may wait for the writer; more are refused.
@@ -47,12 +48,6 @@ const WAITING_BYTES: usize = 256 << 20;
 /// How long a publisher waits for its outcome. After that it is told that the database is unavailable, and a repeat under
 /// the same key finds out what happened.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a repeat waits for the first request with its key in this process, whatever the policy: nearly all have ended by
-/// then, and its outcome is a better answer than "in progress".
-const GLANCE: Duration = Duration::from_millis(100);
-/// How often a publisher that may wait for another process's end looks again.
-const WAIT_STEP: Duration = Duration::from_millis(25);
-
 /// A message to be accepted.
 #[derive(Clone, Debug)]
 pub struct NewMessage {
@@ -93,6 +88,18 @@ pub enum Published {
         /// Whether this is the outcome of an earlier request with the same key.
         is_replay: bool,
     },
+    /// An earlier request with the same key was refused, and its policy remembers that: this is what it was told.
+    Refused(Answer),
+}
+
+impl Published {
+    /// Whether this is the outcome of an earlier request with the same key.
+    pub fn is_replay(&self) -> bool {
+        match self {
+            Self::Accepted { is_replay, .. } | Self::EventIdTaken { is_replay, .. } => *is_replay,
+            Self::Refused(_) => true,
+        }
+    }
 }
 
 /// What a send brought.
@@ -151,7 +158,7 @@ pub fn start(db: &Db, options: Options) -> Committer {
     let (new, waiting) = mpsc::channel(WAITING);
     let (done, finished) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
-    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::new(Semaphore::new(WAITING_BYTES)), keys: Arc::default() };
+    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::new(Semaphore::new(WAITING_BYTES)), flights: Arc::default() };
     let publisher = Publisher { shared: Arc::new(shared), new };
     let completer = Completer { db: db.clone(), done };
     let writer = writer::Writer::new(db, options, Arc::clone(&publisher.shared), waiting, finished, stopped);
@@ -164,7 +171,7 @@ struct Shared {
     db: Db,
     new: mpsc::WeakSender<Pending>,
     room: Arc<Semaphore>,
-    keys: Arc<Keys>,
+    flights: Arc<Flights<Box<Message>>>,
 }
 
 /// The way in for new messages.
@@ -178,34 +185,65 @@ impl Publisher {
     /// Accepts a message: returns once the message, its deliveries and its idempotency record are committed together.
     /// A caller that goes away changes nothing.
     pub async fn publish(&self, new: &Arc<NewMessage>) -> Result<Published> {
-        let wait = new.claim.map_or(Duration::ZERO, |claim| claim.policy.wait);
-        let begun = Instant::now();
+        let outcome = match new.claim {
+            Some(claim) => self.publish_once(new, claim).await,
+            None => self.submit(Arc::clone(new), None, None).await,
+        };
+        if let (Some(claim), true) = (&new.claim, outcome.as_ref().is_ok_and(Published::is_replay)) {
+            self.shared.db.inner.replays.note(claim.scope);
+        }
+        self.shared.db.metrics().settled(&outcome);
+        outcome
+    }
+
+    async fn publish_once(&self, new: &Arc<NewMessage>, mut claim: Claim) -> Result<Published> {
+        let (begun, flights) = (Instant::now(), &self.shared.flights);
         loop {
-            let outcome = match new.claim.map(|claim| self.shared.keys.enter(&claim)).transpose() {
-                Ok(Some(Entry::Repeat(landing))) => match tokio::time::timeout_at((begun + wait.max(GLANCE)).into(), landing).await {
-                    Ok(Ok(Landing::Accepted(message))) => Ok(Published::Accepted { message, is_replay: true }),
-                    Ok(Ok(Landing::Reused)) => Err(Error::KeyReused),
-                    Ok(Ok(Landing::InProgress)) | Err(_) => Err(Error::KeyInProgress),
-                    Ok(Err(_)) => continue,
-                },
-                Ok(Some(Entry::First(key))) => {
-                    let outcome = self.submit(Arc::clone(new), Some(Arc::clone(&key))).await;
-                    key.land(&outcome);
-                    outcome
+            let repeat = match flights.enter(claim.scope, claim.fingerprint) {
+                Entry::First(flight) => {
+                    let outcome = self.submit(Arc::clone(new), Some(claim), Some(Arc::clone(&flight))).await;
+                    let outcome = self.reconsider(outcome, &mut claim).await;
+                    if let Some(landing) = landing(&outcome) {
+                        flight.land(&landing);
+                    }
+                    drop(flight);
+                    if matches!(outcome, Err(Error::KeyInProgress)) && begun.elapsed() < claim.policy.wait {
+                        tokio::time::sleep(WAIT_STEP).await;
+                        continue;
+                    }
+                    return outcome;
                 }
-                Ok(None) => self.submit(Arc::clone(new), None).await,
-                Err(refused) => Err(refused),
+                Entry::Repeat(repeat) => Some(repeat),
+                Entry::Stranger => match self.reconsider(Err(Error::KeyReused), &mut claim).await {
+                    // Under the policy that holds by now, it is a repeat.
+                    Err(Error::KeyReused) if !claim.policy.compares => flights.join(claim.scope),
+                    outcome => return outcome,
+                },
             };
-            if matches!(outcome, Err(Error::KeyInProgress)) && begun.elapsed() < wait {
-                tokio::time::sleep(WAIT_STEP).await;
-                continue;
+            if let Some(repeat) = repeat
+                && let Some(message) = repeat.landed(&self.shared.db, claim.tenant_id, begun).await?
+            {
+                return Ok(Published::Accepted { message, is_replay: true });
             }
-            self.shared.db.metrics().settled(&outcome);
-            return outcome;
         }
     }
 
-    async fn submit(&self, new: Arc<NewMessage>, key: Option<Arc<KeyInFlight>>) -> Result<Published> {
+    /// The statement found the key in use, or used by another request. It does not know the policy, which may have changed
+    /// since this process read it, and may be not to compare; nor whether two fingerprints are of one version.
+    async fn reconsider(&self, outcome: Result<Published>, claim: &mut Claim) -> Result<Published> {
+        let (Err(Error::KeyInProgress | Error::KeyReused), db) = (&outcome, &self.shared.db) else { return outcome };
+        claim.policy = Box::pin(policies::find(db, claim.tenant_id)).await?;
+        if matches!(outcome, Err(Error::KeyInProgress)) {
+            return outcome;
+        }
+        match Box::pin(idempotency::open(db, claim)).await? {
+            Some(Found::Published(published)) => Ok(published),
+            Some(Found::Answer(refusal)) => Ok(Published::Refused(refusal)),
+            None => outcome,
+        }
+    }
+
+    async fn submit(&self, new: Arc<NewMessage>, claim: Option<Claim>, flight: Option<Arc<Flight<Box<Message>>>>) -> Result<Published> {
         let shared = &self.shared;
         if shared.db.inner.is_down.load(Ordering::Relaxed) {
             return Err(Error::Unavailable(None));
@@ -213,7 +251,7 @@ impl Publisher {
         let size = u32::try_from(new.payload.len()).unwrap_or(u32::MAX);
         let room = Arc::clone(&shared.room).try_acquire_many_owned(size).map_err(|_| Error::Overloaded)?;
         let (reply, outcome) = oneshot::channel();
-        let pending = Pending::new(shared.db.new_id().into(), new, reply, key, room);
+        let pending = Pending::new(shared.db.new_id().into(), new, claim, reply, flight, room);
         self.new.try_send(pending).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::Overloaded,
             mpsc::error::TrySendError::Closed(_) => Error::Unavailable(None),
@@ -221,11 +259,23 @@ impl Publisher {
         let settled = tokio::time::timeout(PATIENCE, outcome).await;
         match settled.map_err(|_| Error::Unavailable(None))?.map_err(|_| Error::Unavailable(None))?? {
             Settled::Published(published) => Ok(published),
-            Settled::ReplayOf(id) => {
+            Settled::ReplayOf(Some(id)) => {
                 let message = Box::pin(messages::by_id(&shared.db, id)).await?.ok_or(Error::NotFound("message"))?;
                 Ok(Published::Accepted { message: Box::new(message), is_replay: true })
             }
+            // Told what the first was told, which the caller finds where refusals are kept.
+            Settled::ReplayOf(None) => Err(Error::KeyReused),
         }
+    }
+}
+
+/// What repeats of a request that ended so are told; of anything else each finds out for itself, since nothing may be saved.
+fn landing(outcome: &Result<Published>) -> Option<Landing<Box<Message>>> {
+    match outcome {
+        Ok(Published::Accepted { message, .. }) => Some(Landing::Outcome(message.clone())),
+        Err(Error::KeyInProgress) => Some(Landing::InProgress),
+        Err(Error::KeyReused) => Some(Landing::Reused),
+        Ok(Published::EventIdTaken { .. } | Published::Refused(_)) | Err(_) => None,
     }
 }
 
@@ -265,13 +315,15 @@ struct Pending {
     new: Arc<NewMessage>,
     /// Who may be owed it: looked up again if the transaction finds that they changed.
     subscribers: Arc<Subscribers>,
+    /// Its idempotency key, under the policy of those subscribers.
+    claim: Option<Claim>,
     /// The names that it must have to itself in a batch, and under locks in the database.
     event_id_hash: Option<Uuid>,
     message_key_hash: Option<Uuid>,
     digest: Uuid,
     reply: oneshot::Sender<Result<Settled>>,
     since: Instant,
-    _key: Option<Arc<KeyInFlight>>,
+    _flight: Option<Arc<Flight<Box<Message>>>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -285,8 +337,9 @@ impl Pending {
     fn new(
         id: MessageId,
         new: Arc<NewMessage>,
+        claim: Option<Claim>,
         reply: oneshot::Sender<Result<Settled>>,
-        key: Option<Arc<KeyInFlight>>,
+        flight: Option<Arc<Flight<Box<Message>>>>,
         room: OwnedSemaphorePermit,
     ) -> Self {
         let subscribers = Arc::clone(&new.subscribers);
@@ -294,7 +347,19 @@ impl Pending {
         let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(messages::EVENT_ID, scope, text));
         let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(messages::MESSAGE_KEY, scope, text));
         let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
-        Self { id, new, subscribers, event_id_hash, message_key_hash, digest, reply, since: Instant::now(), _key: key, _room: room }
+        Self {
+            id,
+            new,
+            subscribers,
+            claim,
+            event_id_hash,
+            message_key_hash,
+            digest,
+            reply,
+            since: Instant::now(),
+            _flight: flight,
+            _room: room,
+        }
     }
 
     /// The message as it is stored.
@@ -311,6 +376,7 @@ impl Pending {
             content_type: self.new.content_type.clone(),
             message_key: self.new.message_key.clone(),
             duplicate_of,
+            released_at: None,
             payload_mismatch,
             created_at: self.id.created_at(),
         }
@@ -326,8 +392,8 @@ impl Pending {
 #[derive(Debug)]
 enum Settled {
     Published(Published),
-    /// The outcome of an earlier request with the same key: this message.
-    ReplayOf(MessageId),
+    /// The outcome of an earlier request with the same key: this message, or a refusal.
+    ReplayOf(Option<MessageId>),
 }
 
 /// A finished send on its way to the writer; without a report, a job handed back unsent.

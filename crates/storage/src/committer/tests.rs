@@ -50,6 +50,7 @@ impl Stage {
             main_secret: "a main secret of 32 characters..".into(),
             previous_main_secret: None,
             max_connections: 10,
+            policy: Policy::default(),
         };
         Db::migrate(&config).await.expect("migrated");
         let db = Db::connect(&config).await.expect("connected");
@@ -119,13 +120,18 @@ impl Stage {
 async fn run<E: idempotency::Effect + 'static>(db: &Db, effect: E) {
     let answer = |result: std::result::Result<&E::Output, &Error>| {
         assert!(result.is_ok(), "the effect succeeds");
-        idempotency::Answer { status: 200, body: Bytes::new(), content_type: None, location: None }
+        Answer { status: 200, body: Bytes::new(), content_type: None, location: None }
     };
     idempotency::execute(db, None, effect, answer).await.expect("executed");
 }
 
 fn claim(scope: u128, fingerprint: u128) -> Claim {
-    Claim { scope: Uuid::from_u128(scope), fingerprint: Uuid::from_u128(fingerprint), policy: Policy::default() }
+    Claim {
+        tenant_id: TenantId(Uuid::nil()),
+        scope: Uuid::from_u128(scope),
+        fingerprint: Uuid::from_u128(fingerprint),
+        policy: Policy::default(),
+    }
 }
 
 fn report(outcome: Outcome, next: Next) -> Report {
@@ -142,7 +148,7 @@ fn report(outcome: Outcome, next: Next) -> Report {
 fn accepted(published: &Published) -> (&Message, bool) {
     match published {
         Published::Accepted { message, is_replay } => (message, *is_replay),
-        Published::EventIdTaken { .. } => panic!("accepted expected"),
+        other => panic!("accepted expected: {other:?}"),
     }
 }
 
@@ -299,13 +305,13 @@ async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
         db: stage.db.clone(),
         new: mpsc::channel(1).0.downgrade(),
         room: Arc::new(Semaphore::new(1000)),
-        keys: Arc::default(),
+        flights: Arc::default(),
     });
     let mut pending = Vec::new();
     for (claim, key) in [(Some(claim(1, 1)), None), (None, None), (None, Some("k")), (Some(claim(2, 2)), Some("other"))] {
         let new = NewMessage { claim, message_key: key.map(Into::into), ..stage.message("{}").await };
         let room = Arc::clone(&shared.room).try_acquire_many_owned(2).expect("room");
-        pending.push(Pending::new(stage.db.new_id().into(), new.into(), oneshot::channel().0, None, room));
+        pending.push(Pending::new(stage.db.new_id().into(), new.into(), claim, oneshot::channel().0, None, room));
     }
     let mut batch = batch::Batch::new(pending, Vec::new(), Some(&hand_off), LEASE);
     let mut link = link::Link::try_connect(&stage.db, None).await.expect("connected");

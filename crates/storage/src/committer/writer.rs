@@ -109,7 +109,7 @@ impl Writer {
         let (mut names, mut bytes, mut new) = (HashSet::new(), 0, Vec::with_capacity(waiting.len()));
         for pending in waiting {
             bytes += pending.new.payload.len();
-            let own = [pending.new.claim.map(|claim| claim.scope), pending.event_id_hash, pending.message_key_hash];
+            let own = [pending.claim.map(|claim| claim.scope), pending.event_id_hash, pending.message_key_hash];
             let is_first = own.iter().flatten().all(|name| !names.contains(name));
             if is_first && (bytes <= CAP_BYTES || new.is_empty()) {
                 names.extend(own.into_iter().flatten());
@@ -146,16 +146,18 @@ impl Writer {
                     self.make_partitions().await;
                     parts.push(batch);
                 }
-                Trouble::NotNow => {
-                    for (pending, _) in batch.new.drain(..) {
+                Trouble::BadData | Trouble::TooLarge if batch.new.len() + batch.finished.len() > 1 => {
+                    let (first, second) = batch.split();
+                    parts.extend([second, first]);
+                }
+                Trouble::NotNow | Trouble::TooLarge => {
+                    // The other parts would meet the same.
+                    let others = parts.iter_mut().flat_map(|part| part.new.drain(..));
+                    for (pending, _) in others.chain(batch.new.drain(..)) {
                         pending.settle(Err(Error::Unavailable(None)));
                     }
                     tokio::time::sleep(NOT_NOW).await;
                     parts.push(batch);
-                }
-                Trouble::BadData if batch.new.len() + batch.finished.len() > 1 => {
-                    let (first, second) = batch.split();
-                    parts.extend([second, first]);
                 }
                 Trouble::BadData => parts.extend(antidote(batch)),
             }
@@ -237,7 +239,7 @@ impl Writer {
                     self.accept(pending, first, decided.is_mismatch);
                 }
                 (Verdict::Replay, Some(id)) if id == pending.id => self.accept(pending, None, false),
-                (Verdict::Replay, Some(id)) => pending.settle(Ok(Settled::ReplayOf(id))),
+                (Verdict::Replay, first) => pending.settle(Ok(Settled::ReplayOf(first))),
                 (Verdict::EventIdTaken, Some(by)) => {
                     pending.settle(Ok(Settled::Published(Published::EventIdTaken { by, is_replay: false })));
                 }
@@ -248,7 +250,7 @@ impl Writer {
                 (Verdict::KeyBusy, _) => pending.settle(Err(Error::KeyInProgress)),
                 (Verdict::Stale, _) => self.refresh(pending),
                 (Verdict::NameBusy, _) => self.try_again(pending),
-                (Verdict::Replay | Verdict::EventIdTaken | Verdict::ReplayOfEventIdTaken, None) => {
+                (Verdict::EventIdTaken | Verdict::ReplayOfEventIdTaken, None) => {
                     pending.settle(Err(Error::Unavailable(None)));
                 }
             }
@@ -302,6 +304,9 @@ impl Writer {
             let application = &pending.subscribers.application;
             match directory::reload(&db, application.tenant_id, &pending.new.application).await {
                 Ok(fresh) if fresh.application.id == application.id => {
+                    if let Some(claim) = &mut pending.claim {
+                        claim.policy = fresh.policy;
+                    }
                     pending.subscribers = fresh;
                     put_back(&shared, pending).await;
                 }
@@ -351,6 +356,7 @@ fn job(pending: &Pending, endpoint_id: EndpointId, slot: Slot, lease: Uuid, leas
         payload: Some(new.payload.clone()),
         content_type: new.content_type.clone(),
         delivery_key: new.message_key.clone().unwrap_or_else(|| pending.id.public()),
+        owed_since: pending.id.created_at(),
         slot: Some(slot),
     }
 }

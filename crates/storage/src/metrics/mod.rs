@@ -11,10 +11,7 @@ mod kinds;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::{
-    delivery::{AttemptClass, Next, Outcome, Trigger},
-    id::Id,
-};
+use domain::delivery::{AttemptClass, Next, Outcome, Trigger};
 use parking_lot::Mutex;
 use prometheus_client::{
     encoding::text,
@@ -74,6 +71,7 @@ pub struct Metrics {
     idempotency_replays: Counter,
     idempotency_mismatches: Counter,
     idempotency_in_progress: Counter,
+    idempotency_mistaken_keys: Counter,
     deliveries_finished: CounterOf<Ending>,
     attempts: CounterOf<AttemptClass>,
     results_late: Counter,
@@ -104,6 +102,7 @@ impl Metrics {
             idempotency_replays: Counter::default(),
             idempotency_mismatches: Counter::default(),
             idempotency_in_progress: Counter::default(),
+            idempotency_mistaken_keys: Counter::default(),
             deliveries_finished: CounterOf::default(),
             attempts: CounterOf::default(),
             results_late: Counter::default(),
@@ -136,6 +135,8 @@ impl Metrics {
         to.register("idempotency_mismatches", mismatches, self.idempotency_mismatches.clone());
         let in_progress = "Requests told to wait (409) since the first one with their key was running";
         to.register("idempotency_in_progress", in_progress, self.idempotency_in_progress.clone());
+        let mistaken = "Requests whose key is what a client's mistake looks like, such as `undefined`";
+        to.register("idempotency_mistaken_keys", mistaken, self.idempotency_mistaken_keys.clone());
     }
 
     fn register_deliveries(&self, to: &mut Registry) {
@@ -143,7 +144,8 @@ impl Metrics {
         to.register("deliveries_finished", finished, self.deliveries_finished.clone());
         to.register("attempts", "Attempts to deliver, by what came back", self.attempts.clone());
         to.register("results_late", "Results of sends that came after their lease and were dropped", self.results_late.clone());
-        let waited = "From the acceptance of a message to the 2xx of its receiver, retries included, resends not";
+        let waited =
+            "From the acceptance of a message, or the release of a duplicate, to the 2xx of its receiver, retries included, resends not";
         to.register_with_unit("accept_to_delivered", waited, Unit::Seconds, self.accept_to_delivered.clone());
     }
 
@@ -177,7 +179,7 @@ impl Metrics {
             self.attempts.add(class, 1);
         }
         if outcome == Outcome::Succeeded && job.trigger == Trigger::Scheduled {
-            let waited = (now - job.message_id.created_at()).num_microseconds().unwrap_or(0);
+            let waited = (now - job.owed_since).num_microseconds().unwrap_or(0);
             self.accept_to_delivered.observe(u64::try_from(waited).unwrap_or(0));
         }
     }
@@ -210,6 +212,11 @@ impl Metrics {
         self.message_key_mismatches.inc_by(is_mismatch.into());
     }
 
+    /// A request carried an idempotency key that looks like a client's mistake.
+    pub fn mistaken_key(&self) {
+        self.idempotency_mistaken_keys.inc();
+    }
+
     /// The result of a send was recorded.
     pub(crate) fn recorded(&self, report: &Report) {
         if report.next == Next::Finished
@@ -226,9 +233,7 @@ impl Metrics {
 
     /// A publisher learns what became of its message.
     pub(crate) fn settled(&self, outcome: &Result<Published>) {
-        let is_replay =
-            matches!(outcome, Ok(Published::Accepted { is_replay: true, .. } | Published::EventIdTaken { is_replay: true, .. }));
-        self.keyed(is_replay, outcome.as_ref().err());
+        self.keyed(outcome.as_ref().is_ok_and(Published::is_replay), outcome.as_ref().err());
         let refusal = match outcome {
             Err(Error::Overloaded) => Refusal::Overloaded,
             Err(Error::Unavailable(_)) => Refusal::Unavailable,

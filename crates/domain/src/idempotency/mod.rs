@@ -1,15 +1,27 @@
-//! One request, one effect: the syntax of keys, the scope they hold in, the fingerprint of a request, and the policies.
+//! One request, one effect: the syntax of keys, the scope they hold in, and the fingerprint of a request.
+//!
+//! Then: `canonical` one spelling for all spellings of a JSON text · `policy` which requests, which outcomes, for how long.
 
-use std::{borrow::Cow, time::Duration};
+mod canonical;
+mod policy;
+
+use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
+pub use self::{
+    canonical::canonical,
+    policy::{MAX_TTL, MAX_WAIT, MIN_TTL, Override, Policy, Preset, Saves},
+};
+
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 255;
-/// The longest that any policy may remember a key: look-ups prune partitions older than this.
-pub const MAX_TTL: Duration = Duration::from_hours(7 * 24);
+/// The version of [`Operation::fingerprint`], stored beside each: one of another version says nothing about equality.
+pub const FINGERPRINT_VERSION: i16 = 1;
+/// Keys that a mistake in a client makes of no value at all: the same one for every request.
+const MISTAKES: [&str; 6] = ["undefined", "null", "None", "nil", "[object Object]", "{{$guid}}"];
 
 /// Why an `Idempotency-Key` header is refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -76,6 +88,28 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is what a client's mistake looks like, such as `undefined`: every request would carry the same key.
+    pub fn is_mistake(&self) -> bool {
+        MISTAKES.contains(&self.as_str())
+    }
+
+    /// The range of [`Operation::scope`]s that a tenant's uses of this key have, in whatever operation: first and last.
+    pub fn scopes(&self, tenant: Uuid) -> (Uuid, Uuid) {
+        let (mut first, mut last) = ([0; 16], [u8::MAX; 16]);
+        let half = self.half_of_tenant(tenant);
+        first[..8].copy_from_slice(&half);
+        last[..8].copy_from_slice(&half);
+        (Uuid::from_bytes(first), Uuid::from_bytes(last))
+    }
+
+    fn half_of_tenant(&self, tenant: Uuid) -> [u8; 8] {
+        let mut hash = Sha256::new();
+        hash.update(b"key2");
+        hash.update(tenant.as_bytes());
+        hash.update(&self.0);
+        first_half(hash)
+    }
 }
 
 /// Reads an RFC 8941 String; parameters after it are ignored.
@@ -112,11 +146,15 @@ pub struct Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// The stored name of `key` in this operation: 128 bits of a SHA-256.
+    /// The stored name of `key` in this operation: 64 bits of a SHA-256 of tenant and key, so that all uses of a key can be
+    /// found, and 64 of one of operation and key.
     pub fn scope(&self, key: &Key) -> Uuid {
-        let mut hash = self.begin(b"idem1");
+        let mut hash = self.begin(b"idem2");
         hash.update(key.as_str());
-        truncate(hash)
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&key.half_of_tenant(self.tenant));
+        bytes[8..].copy_from_slice(&first_half(hash));
+        Uuid::from_bytes(bytes)
     }
 
     /// The fingerprint of a request: equal for equal requests. The query's order does not matter, nor do the order of a
@@ -170,175 +208,10 @@ fn truncate(hash: Sha256) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-/// One spelling for all spellings of a JSON text: members sorted by name, no white space, strings unescaped and length
-/// prefixed, numbers as they were written (so `1` and `1.0` differ, and no two large integers coincide as they would in
-/// RFC 8785). A text that is not JSON, or that repeats a member name, stands for itself.
-pub fn canonical(json: &[u8]) -> Cow<'_, [u8]> {
-    let mut scan = Scan { json, at: 0, out: Vec::with_capacity(json.len()) };
-    let is_whole = scan.value(0).is_some() && scan.skip_white_space().is_none();
-    if is_whole { Cow::Owned(scan.out) } else { Cow::Borrowed(json) }
-}
-
-/// Deeper texts stand for themselves; the parser in front refuses them anyway.
-const MAX_DEPTH: usize = 256;
-
-struct Scan<'a> {
-    json: &'a [u8],
-    at: usize,
-    out: Vec<u8>,
-}
-
-impl Scan<'_> {
-    /// The next byte that is not white space, without taking it.
-    fn skip_white_space(&mut self) -> Option<u8> {
-        while matches!(self.json.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-        self.json.get(self.at).copied()
-    }
-
-    fn take(&mut self, byte: u8) -> Option<()> {
-        let found = self.skip_white_space()? == byte;
-        self.at += usize::from(found);
-        found.then_some(())
-    }
-
-    fn value(&mut self, depth: usize) -> Option<()> {
-        if depth > MAX_DEPTH {
-            return None;
-        }
-        match self.skip_white_space()? {
-            b'{' => self.object(depth),
-            b'[' => self.array(depth),
-            b'"' => {
-                let text = self.string()?;
-                self.write_string(&text);
-                Some(())
-            }
-            _ => self.scalar(),
-        }
-    }
-
-    fn object(&mut self, depth: usize) -> Option<()> {
-        self.take(b'{')?;
-        let start = self.out.len();
-        let mut members: Vec<(String, Vec<u8>)> = Vec::new();
-        while self.skip_white_space()? != b'}' {
-            if !members.is_empty() {
-                self.take(b',')?;
-                self.skip_white_space()?;
-            }
-            let name = self.string()?;
-            self.take(b':')?;
-            self.value(depth + 1)?;
-            members.push((name, self.out.split_off(start)));
-        }
-        self.take(b'}')?;
-        members.sort_by(|(a, _), (b, _)| a.cmp(b));
-        if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return None;
-        }
-        self.out.push(b'{');
-        for (name, value) in members {
-            self.write_string(&name);
-            self.out.extend(value);
-        }
-        self.out.push(b'}');
-        Some(())
-    }
-
-    fn array(&mut self, depth: usize) -> Option<()> {
-        self.take(b'[')?;
-        self.out.push(b'[');
-        let mut is_first = true;
-        while self.skip_white_space()? != b']' {
-            if !is_first {
-                self.take(b',')?;
-            }
-            is_first = false;
-            self.value(depth + 1)?;
-        }
-        self.take(b']')?;
-        self.out.push(b']');
-        Some(())
-    }
-
-    fn string(&mut self) -> Option<String> {
-        let start = self.at;
-        self.take(b'"')?;
-        while *self.json.get(self.at)? != b'"' {
-            self.at += 1 + usize::from(self.json[self.at] == b'\\');
-        }
-        self.at += 1;
-        serde_json::from_slice(&self.json[start..self.at]).ok()
-    }
-
-    fn scalar(&mut self) -> Option<()> {
-        let start = self.at;
-        while matches!(self.json.get(self.at), Some(b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.' | b'E')) {
-            self.at += 1;
-        }
-        if start == self.at {
-            return None;
-        }
-        self.out.extend(&self.json[start..self.at]);
-        self.out.push(b',');
-        Some(())
-    }
-
-    fn write_string(&mut self, text: &str) {
-        self.out.extend(format!("\"{}:", text.len()).into_bytes());
-        self.out.extend(text.as_bytes());
-    }
-}
-
-/// Which outcomes are remembered under a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Saves {
-    /// 2xx and 3xx alone.
-    Successes,
-    /// Every outcome that an execution reached: also a 404 or 409 that the effect itself answered.
-    Executed,
-}
-
-/// How keys are treated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Whether PATCH takes a key as POST does.
-    pub covers_patch: bool,
-    /// What is remembered.
-    pub saves: Saves,
-    /// For how long.
-    pub ttl: Duration,
-    /// How long a second request waits for the first before it gets its 409.
-    pub wait: Duration,
-}
-
-impl Default for Policy {
-    /// POST and PATCH, executed outcomes, 24 hours and 1 minute, no wait.
-    fn default() -> Self {
-        Self { covers_patch: true, saves: Saves::Executed, ttl: Duration::from_mins(24 * 60 + 1), wait: Duration::ZERO }
-    }
-}
-
-impl Policy {
-    /// POST alone, successes alone, 12 hours, five seconds of wait: what Svix documents.
-    pub fn svix() -> Self {
-        Self { covers_patch: false, saves: Saves::Successes, ttl: Duration::from_hours(12), wait: Duration::from_secs(5) }
-    }
-
-    /// Whether a key on a request of this method means anything.
-    pub fn covers(&self, method: &str) -> bool {
-        method == "POST" || (self.covers_patch && method == "PATCH")
-    }
-
-    /// Whether an outcome with this status is remembered.
-    pub fn saves_status(&self, status: u16) -> bool {
-        match self.saves {
-            Saves::Successes => (200..400).contains(&status),
-            Saves::Executed => (200..500).contains(&status),
-        }
-    }
+fn first_half(hash: Sha256) -> [u8; 8] {
+    let mut half = [0; 8];
+    half.copy_from_slice(&hash.finalize()[..8]);
+    half
 }
 
 #[cfg(test)]
@@ -388,22 +261,27 @@ mod tests {
     }
 
     #[test]
-    fn canonical_text_keeps_structures_apart() {
-        let texts = [
-            "[[1],2]",
-            "[[1,2]]",
-            "[1,2]",
-            "[12]",
-            r#"{"a":{"b":1}}"#,
-            r#"{"a":{},"b":1}"#,
-            r#"["1"]"#,
-            "null",
-            "[null]",
-            "[]",
-            "{}",
-            "[{}]",
+    fn all_uses_of_a_key_lie_in_one_range_and_no_two_coincide() {
+        let key = |text: &str| Key::parse([text.as_bytes()].into_iter()).ok().flatten().expect("a key");
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let scope = |tenant, method, route, ids: &[Uuid], text: &str| Operation { tenant, method, route, ids }.scope(&key(text));
+        let uses = [
+            scope(one, "POST", "/a", &[], "k"),
+            scope(one, "PATCH", "/a", &[], "k"),
+            scope(one, "POST", "/b", &[], "k"),
+            scope(one, "POST", "/a", &[other], "k"),
         ];
-        let forms: std::collections::HashSet<_> = texts.iter().map(|text| canonical(text.as_bytes()).into_owned()).collect();
-        assert_eq!(forms.len(), texts.len());
+        let (first, last) = key("k").scopes(one);
+        assert!(uses.iter().all(|scope| (first..=last).contains(scope)));
+        let strangers = [scope(other, "POST", "/a", &[], "k"), scope(one, "POST", "/a", &[], "l")];
+        assert!(strangers.iter().all(|scope| !(first..=last).contains(scope)));
+        let distinct: std::collections::HashSet<_> = uses.iter().chain(&strangers).map(|scope| &scope.as_bytes()[8..]).collect();
+        assert_eq!(distinct.len(), 6, "the second half alone tells operations apart: locks are taken on it");
+    }
+
+    #[test]
+    fn a_clients_mistake_is_a_key_and_known_as_one() {
+        let is_mistake = |text: &str| Key::parse([text.as_bytes()].into_iter()).ok().flatten().expect("a key").is_mistake();
+        assert!(is_mistake("undefined") && is_mistake("\"[object Object]\"") && !is_mistake("undefined-1"));
     }
 }

@@ -1,0 +1,159 @@
+//! Saved outcomes: how they are looked up, read and written.
+
+use bytes::Bytes;
+use domain::{
+    id::MessageId,
+    idempotency::{FINGERPRINT_VERSION, Policy, Saves},
+};
+use sqlx::{Acquire, PgConnection, types::Uuid};
+
+use super::{Answer, Claim, EVENT_ID_TAKEN, Keyed, is_partition_missing, try_lock};
+use crate::{Db, Error, Result, committer::Published, messages, partitions};
+
+/// A saved outcome.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Saved as bytes.
+    Answer(Answer),
+    /// A message creation, saved by reference.
+    Published(Published),
+}
+
+/// What is known of a claim, without executing anything: for a request that is about to be refused. A saved outcome wins
+/// over later validation and over a deleted application.
+pub async fn find(db: &Db, claim: &Claim) -> Result<Option<Found>> {
+    let found = open(db, claim).await;
+    if matches!(found, Ok(Some(_))) {
+        db.inner.replays.note(claim.scope);
+    }
+    db.metrics().keyed(matches!(found, Ok(Some(_))), found.as_ref().err());
+    found
+}
+
+/// The same, uncounted: for a request that the committer goes on with.
+pub(crate) async fn open(db: &Db, claim: &Claim) -> Result<Option<Found>> {
+    let Some(saved) = look_up(&mut *db.pool().acquire().await?, claim).await? else { return Ok(None) };
+    let Some(id) = saved.reference.map(MessageId::from) else {
+        return saved.answer(db, claim).map(|answer| Some(Found::Answer(answer)));
+    };
+    let published = if saved.status == EVENT_ID_TAKEN {
+        Published::EventIdTaken { by: id, is_replay: true }
+    } else {
+        let message = messages::by_id(db, id).await?.ok_or(Error::NotFound("message"))?;
+        Published::Accepted { message: Box::new(message), is_replay: true }
+    };
+    Ok(Some(Found::Published(published)))
+}
+
+/// The refusal that an earlier request with this key met, if the policy remembers such. What was executed wins over it.
+pub async fn known_refusal(db: &Db, keyed: &Keyed, policy: Policy) -> Result<Option<Answer>> {
+    if policy.saves != Saves::All {
+        return Ok(None);
+    }
+    match Box::pin(open(db, &keyed.refusal(policy))).await? {
+        Some(Found::Answer(refusal)) if Box::pin(open(db, &keyed.claim(policy))).await?.is_none() => Ok(Some(refusal)),
+        _ => Ok(None),
+    }
+}
+
+/// Remembers a refusal, of which it is known that nothing was done: for a policy that replays those too. If an outcome has been
+/// saved meanwhile, that one stays.
+pub async fn save_refusal(db: &Db, keyed: &Keyed, policy: Policy, refusal: &Answer) -> Result<()> {
+    if policy.saves != Saves::All {
+        return Ok(());
+    }
+    let claim = keyed.refusal(policy);
+    let mut tx = db.pool().begin().await?;
+    if try_lock(&mut tx, &claim).await? && look_up(&mut tx, &claim).await?.is_none() {
+        save(db, &mut tx, &claim, &keyed.operation, refusal).await?;
+        tx.commit().await?;
+    }
+    Ok(())
+}
+
+pub(super) struct Saved {
+    status: i16,
+    reference: Option<Uuid>,
+    answer: Option<Vec<u8>>,
+}
+
+impl Saved {
+    /// Reads an answer that was saved as bytes.
+    pub(super) fn answer(self, db: &Db, claim: &Claim) -> Result<Answer> {
+        let plain = db.inner.sealer.open(claim.scope, &self.answer.ok_or(Error::KeyReused)?)?;
+        let (head, body) = parts(&plain).ok_or(Error::Sealed)?;
+        let status = u16::try_from(self.status).map_err(|_| Error::Sealed)?;
+        Ok(Answer {
+            status,
+            content_type: head.first().cloned().flatten(),
+            location: head.get(1).cloned().flatten(),
+            body: Bytes::from(plain).slice(body..),
+        })
+    }
+}
+
+/// The first line of a saved answer, a JSON array: content type, location, and the operation. The body follows.
+fn parts(plain: &[u8]) -> Option<(Vec<Option<String>>, usize)> {
+    let end = plain.iter().position(|byte| *byte == b'\n')?;
+    Some((serde_json::from_slice(&plain[..end]).ok()?, end + 1))
+}
+
+/// The operation that an answer was saved for.
+pub(super) fn operation(db: &Db, k: Uuid, answer: &[u8]) -> Option<String> {
+    let plain = db.inner.sealer.open(k, answer).ok()?;
+    parts(&plain)?.0.into_iter().nth(2).flatten()
+}
+
+/// The outcome saved for a claim, if it is still remembered. The bounds on `created_at` prune partitions; the upper one is
+/// generous, because a holder of the lock may have begun after us. A fingerprint of a version that this program does not
+/// know was written by a newer one during an upgrade: it is taken for that of the same request.
+pub(super) async fn look_up(connection: &mut PgConnection, claim: &Claim) -> Result<Option<Saved>> {
+    let row = sqlx::query!(
+        "select fingerprint, fingerprint_version, status, ref, answer from idempotency
+          where k = $1 and created_at > now() - make_interval(secs => $2) and created_at < now() + interval '1 day' and expires_at > now()",
+        claim.scope,
+        domain::idempotency::MAX_TTL.as_secs_f64(),
+    )
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let is_compared = claim.policy.compares && row.fingerprint_version == FINGERPRINT_VERSION;
+    if is_compared && row.fingerprint != claim.fingerprint {
+        return Err(Error::KeyReused);
+    }
+    Ok(Some(Saved { status: row.status, reference: row.r#ref, answer: row.answer }))
+}
+
+/// Writes an outcome into the transaction of what it is the outcome of; makes the day's partition if it is missing.
+pub(super) async fn save(db: &Db, tx: &mut PgConnection, claim: &Claim, operation: &str, answer: &Answer) -> Result<()> {
+    let mut savepoint = tx.begin().await?;
+    match insert(db, &mut savepoint, claim, operation, answer).await {
+        Ok(()) => Ok(savepoint.commit().await?),
+        Err(error) if is_partition_missing(&error) => {
+            savepoint.rollback().await?;
+            partitions::ensure(db).await?;
+            insert(db, tx, claim, operation, answer).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn insert(db: &Db, tx: &mut PgConnection, claim: &Claim, operation: &str, answer: &Answer) -> Result<()> {
+    let head = (&answer.content_type, &answer.location, operation);
+    let mut plain = serde_json::to_vec(&head).expect("three texts are JSON");
+    plain.push(b'\n');
+    plain.extend_from_slice(&answer.body);
+    sqlx::query!(
+        "insert into idempotency (k, fingerprint, fingerprint_version, status, expires_at, answer)
+         values ($1, $2, $3, $4, now() + make_interval(secs => $5), $6)",
+        claim.scope,
+        claim.fingerprint,
+        FINGERPRINT_VERSION,
+        i16::try_from(answer.status).unwrap_or(0),
+        claim.policy.ttl.as_secs_f64(),
+        db.inner.sealer.seal(claim.scope, &plain),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}

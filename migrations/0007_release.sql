@@ -1,0 +1,241 @@
+-- Releasing: a duplicate can be delivered after all, under its own id; and messages are found by their message key.
+
+-- What is there was never released, so nothing of it has to be checked: `not valid` keeps the constraint from reading the table.
+alter table message add column released_at timestamptz;
+alter table message add constraint only_a_duplicate_is_released check (released_at is null or duplicate_of is not null) not valid;
+comment on column message.released_at is 'when this duplicate was released, to be delivered after all; null: it was not';
+
+-- The list of messages with one key. Its order is that of the list, so that a page of a key that a million messages carry reads one
+-- page's rows. A message with a key costs one entry of it (some 90 bytes with a short key), one without a key nothing.
+--
+-- On a large table this takes as long as reading every message once (4 s per GB if the table is in memory), and nothing can be
+-- published meanwhile. To avoid that, build it beforehand, while the old release runs, for each partition
+-- (`select inhrelid::regclass from pg_inherits where inhparent = 'message'::regclass`):
+--   create index concurrently on message_20261116 (application_id, message_key, id) where message_key is not null;
+-- What is there already is taken over, and this statement takes a moment.
+create index message_of_key on message (application_id, message_key, id) where message_key is not null;
+
+-- A page of the messages of one application that carry one key, upwards from p_first or downwards from p_end, which is not in it.
+-- Its order must come from the index message_of_key, so the key is compared as part of a row, not for equality: a key that is known to
+-- be one makes an order by id alone of it, which the planner also gets from the list of all messages, and then it reads that to
+-- its end in search of a key that is rarer than it thinks.
+create function messages_of_key_v1(
+  p_application uuid, p_message_key text, p_is_up boolean, p_first uuid, p_end uuid, p_channel text, p_event_types text[], p_limit bigint
+) returns setof message language plpgsql stable as $$
+begin
+  if p_is_up then
+    return query
+      select * from message where application_id = p_application and message_key is not null
+          and (message_key, id) >= (p_message_key, p_first) and (message_key, id) < (p_message_key, p_end)
+          and (p_channel is null or p_channel = any (channels)) and (p_event_types is null or event_type = any (p_event_types))
+        order by message_key, id limit p_limit;
+  else
+    return query
+      select * from message where application_id = p_application and message_key is not null
+          and (message_key, id) >= (p_message_key, p_first) and (message_key, id) < (p_message_key, p_end)
+          and (p_channel is null or p_channel = any (channels)) and (p_event_types is null or event_type = any (p_event_types))
+        order by message_key desc, id desc limit p_limit;
+  end if;
+end
+$$;
+
+-- `claim_v2`, but for what a row says of its message: the key of a released duplicate is its own id, since whoever dedupes by the
+-- message key has seen that one already, so its message key is left out; and released_at is there, from when on it is owed.
+-- A process of the release before this one claims by `claim_v2`: until the last of them has stopped, release nothing.
+create function claim_v3(
+  p_lease uuid, p_lease_seconds float8, p_total integer, p_bytes bigint, p_share integer, p_endpoint uuid[], p_taken integer[], p_held uuid[],
+  p_quota integer, p_tenant uuid[], p_tenant_taken integer[], p_from uuid, p_only uuid[], p_slack_seconds float8
+) returns table (
+  message_id uuid, endpoint_id uuid, run integer, tenant_id uuid, application_id uuid, trigger smallint, attempts smallint,
+  version bigint, payload bytea, content_type text, message_key text, released_at timestamptz, gate smallint,
+  resume_at uuid, crowded uuid[], crowded_tenants uuid[], throttled uuid[], tokens_in float8, rescued integer, given_up integer
+) language plpgsql volatile as $$
+#variable_conflict use_column
+declare
+  v_i integer := 0;
+  v_left integer := p_total;
+  v_bytes bigint := p_bytes;
+  v_owed record;
+  v_gate record;
+  v_rate record;
+  v_taken integer;
+  v_most integer;
+  v_fair integer;
+  v_take integer;
+  v_tenants uuid[] := p_tenant;
+  v_tenant_taken integer[] := p_tenant_taken;
+  v_t integer;
+  v_period interval;
+  v_base timestamptz;
+  v_picked tid[];
+  v_size bigint;
+  v_counts integer[];
+  v_rescued integer := 0;
+  v_given_up integer := 0;
+  v_places tid[] := '{}';
+  v_probes uuid[] := '{}';
+  v_recovering uuid[] := '{}';
+  v_resume_at uuid;
+  v_crowded uuid[] := '{}';
+  v_crowded_tenants uuid[] := '{}';
+  v_throttled uuid[] := '{}';
+  v_token_at timestamptz;
+begin
+  loop
+    v_i := v_i + 1;
+    -- The endpoint's oldest row alone says whether anything of it is due.
+    if p_only is not null then
+      exit when v_i > cardinality(p_only);
+      select q.endpoint_id, q.tenant_id, q.due_at into v_owed from queue q where q.endpoint_id = p_only[v_i] order by q.endpoint_id, q.due_at limit 1;
+      continue when not found;
+    elsif v_i = 1 then
+      select q.endpoint_id, q.tenant_id, q.due_at into v_owed from queue q where q.endpoint_id >= p_from order by q.endpoint_id, q.due_at limit 1;
+    else
+      select q.endpoint_id, q.tenant_id, q.due_at into v_owed from queue q where q.endpoint_id > v_owed.endpoint_id order by q.endpoint_id, q.due_at limit 1;
+    end if;
+    exit when not found;
+    continue when v_owed.due_at > now() or v_owed.endpoint_id = any (p_held);
+    if v_left <= 0 or v_bytes <= 0 then
+      v_resume_at := v_owed.endpoint_id;
+      exit;
+    end if;
+
+    v_taken := coalesce(p_taken[array_position(p_endpoint, v_owed.endpoint_id)], 0);
+    v_t := array_position(v_tenants, v_owed.tenant_id);
+    if v_t is null then
+      v_tenants := v_tenants || v_owed.tenant_id;
+      v_tenant_taken := v_tenant_taken || 0;
+      v_t := cardinality(v_tenants);
+    end if;
+    -- There is always room for one tenant more.
+    v_fair := greatest(p_quota / (1 + cardinality(v_tenants)), 1) - v_tenant_taken[v_t];
+    if v_fair <= 0 then
+      if v_owed.tenant_id <> all (v_crowded_tenants) then
+        v_crowded_tenants := v_crowded_tenants || v_owed.tenant_id;
+      end if;
+      continue;
+    end if;
+    v_most := p_share - v_taken;
+
+    select h.state, h.slots, h.probe_at <= now() as is_probed, r.rate is not null as is_throttled into v_gate
+      from (select) one
+      left join endpoint_health h on h.endpoint_id = v_owed.endpoint_id
+      left join endpoint_rate r on r.endpoint_id = v_owed.endpoint_id;
+    if v_gate.state = 1 then
+      continue when not v_gate.is_probed;
+      -- One process probes: the others find the row locked, and the time moved.
+      perform from endpoint_health h where h.endpoint_id = v_owed.endpoint_id and h.state = 1 and h.probe_at <= now() for update skip locked;
+      continue when not found;
+      v_most := least(v_most, 1);
+    elsif v_gate.state = 2 then
+      v_most := least(v_most, v_gate.slots - v_taken);
+    end if;
+    if v_most <= 0 then
+      v_crowded := v_crowded || v_owed.endpoint_id;
+      continue;
+    end if;
+    v_take := least(v_most, v_fair, v_left);
+    if v_gate.is_throttled then
+      select r.rate, r.tat into v_rate from endpoint_rate r where r.endpoint_id = v_owed.endpoint_id for update skip locked;
+      if not found then
+        -- Another process is at it.
+        v_throttled := v_throttled || v_owed.endpoint_id;
+        v_token_at := now();
+        continue;
+      end if;
+      v_period := make_interval(secs => 1.0 / v_rate.rate);
+      v_base := greatest(v_rate.tat, now() - v_period - make_interval(secs => p_slack_seconds));
+      v_take := least(v_take, floor(extract(epoch from now() - v_base) * v_rate.rate)::integer);
+      if v_take <= 0 then
+        v_throttled := v_throttled || v_owed.endpoint_id;
+        v_token_at := least(v_token_at, v_base + v_period);
+        continue;
+      end if;
+    end if;
+
+    with locked as materialized (
+      select q.ctid as place, q.message_id, q.lease is not null as is_rescued, q.unknown_in_a_row + 1 >= 3 as is_last from queue q where q.endpoint_id = v_owed.endpoint_id and q.due_at <= now()
+        order by q.endpoint_id, q.due_at limit v_take for update skip locked
+    ), sized as (
+      select l.place, l.is_rescued, l.is_last, m.size, sum(m.size) over (rows unbounded preceding) as total
+        from locked l cross join lateral (select coalesce((select octet_length(m.payload) from message m where m.id = l.message_id), 0) as size) m
+    )
+    select array_agg(s.place), sum(s.size), array[count(*) filter (where s.is_rescued and not s.is_last), count(*) filter (where s.is_rescued and s.is_last)]
+      into v_picked, v_size, v_counts from sized s where s.total - s.size < v_bytes;
+    continue when v_picked is null;
+
+    v_places := v_places || v_picked;
+    v_left := v_left - cardinality(v_picked);
+    v_bytes := v_bytes - v_size;
+    v_rescued := v_rescued + v_counts[1];
+    v_given_up := v_given_up + v_counts[2];
+    v_tenant_taken[v_t] := v_tenant_taken[v_t] + cardinality(v_picked);
+    if cardinality(v_picked) = v_most then
+      v_crowded := v_crowded || v_owed.endpoint_id;
+    end if;
+    if v_gate.state = 1 then
+      update endpoint_health h set probe_at = now() + make_interval(secs => p_lease_seconds) where h.endpoint_id = v_owed.endpoint_id;
+      v_probes := v_probes || v_owed.endpoint_id;
+    elsif v_gate.state = 2 then
+      v_recovering := v_recovering || v_owed.endpoint_id;
+    end if;
+    if v_gate.is_throttled then
+      v_base := v_base + v_period * cardinality(v_picked);
+      update endpoint_rate r set tat = v_base where r.endpoint_id = v_owed.endpoint_id;
+      if cardinality(v_picked) = v_take then
+        v_throttled := v_throttled || v_owed.endpoint_id;
+        v_token_at := least(v_token_at, v_base + v_period);
+      end if;
+    end if;
+  end loop;
+
+  return query
+  with picked as materialized (
+    select q.ctid as place, q.lease is not null as is_rescued, q.unknown_in_a_row + 1 >= 3 as is_last, q.last_attempt_id as former_id
+      from queue q where q.ctid = any (v_places)
+  ), ended as (
+    delete from queue q using picked p where q.ctid = p.place and p.is_rescued and p.is_last
+      returning q.*
+  ), leased as (
+    update queue q set lease = p_lease, due_at = now() + make_interval(secs => p_lease_seconds),
+        unknown_in_a_row = q.unknown_in_a_row + p.is_rescued::integer,
+        last_attempt_id = case when p.is_rescued then uuid_v7() else q.last_attempt_id end
+      from picked p where q.ctid = p.place and not (p.is_rescued and p.is_last)
+      returning q.*, p.is_rescued
+  ), superseded as (
+    update attempt a set is_latest = false from picked p where p.is_rescued and p.former_id is not null and a.id = p.former_id
+  ), unknown as (
+    insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, url, response, next_attempt_at)
+      select l.last_attempt_id, l.message_id, l.endpoint_id, l.run, (l.attempts + 1)::smallint, l.tenant_id, l.application_id, l.trigger, 2, coalesce(e.url, ''),
+          'unknown: the worker died while it was sending, so the request may have been sent'::bytea, now()
+        from leased l left join endpoint e on e.id = l.endpoint_id where l.is_rescued
+  ), crashed as (
+    insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, url, response)
+      select uuid_v7(), d.message_id, d.endpoint_id, d.run, (d.attempts + 1)::smallint, d.tenant_id, d.application_id, d.trigger, 1, coalesce(e.url, ''),
+          'worker crashed: three sends in a row ended without a result, so the delivery was given up'::bytea
+        from ended d left join endpoint e on e.id = d.endpoint_id
+  )
+  select l.message_id, l.endpoint_id, l.run, l.tenant_id, l.application_id, l.trigger, l.attempts, coalesce(a.version, 0), m.payload, m.content_type,
+      case when m.duplicate_of is null then m.message_key end, m.released_at,
+      case when l.endpoint_id = any (v_probes) then 1 when l.endpoint_id = any (v_recovering) then 2 else 0 end::smallint,
+      null::uuid, null::uuid[], null::uuid[], null::uuid[], null::float8, null::integer, null::integer
+    from leased l left join message m on m.id = l.message_id left join application a on a.id = l.application_id;
+  return query select null::uuid, null::uuid, null::integer, null::uuid, null::uuid, null::smallint, null::smallint, null::bigint, null::bytea, null::text, null::text,
+    null::timestamptz, null::smallint, v_resume_at, v_crowded, v_crowded_tenants, v_throttled,
+    case when v_token_at is not null then greatest(extract(epoch from v_token_at - now()), 0)::float8 end, v_rescued, v_given_up;
+end
+$$;
+
+do $$
+declare
+  f text;
+  s text;
+begin
+  foreach f in array array['claim_v3', 'messages_of_key_v1'] loop
+    foreach s in array array['jit', 'enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'enable_bitmapscan', 'enable_sort'] loop
+      execute format('alter function %I set %I = off', f, s);
+    end loop;
+    execute format('alter function %I set plan_cache_mode = force_generic_plan', f);
+  end loop;
+end
+$$;

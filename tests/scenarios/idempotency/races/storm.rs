@@ -1,0 +1,83 @@
+//! A thousand repeats at once: one is executed, and the database hears of one request per node.
+
+use std::collections::HashSet;
+
+use futures::future::join_all;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use support::{App, Client, Node, Options, Receiver, Roles, customer::message, eventually, token};
+
+use super::publishing;
+
+/// How many send the same request at once, half of them to each node.
+const REPEATS: usize = 1000;
+/// Makes every session that begins from now on count the calls of functions.
+const COUNT_CALLS: &str = "do $$ begin execute format('alter database %I set track_functions = ''all''', current_database()); end $$";
+/// How often the committers' statement was called; a session reports its calls when it ends, at the latest.
+const CALLS: &str = "select coalesce(sum(calls), 0) from pg_stat_user_functions where funcname like 'step\\_v%'";
+
+/// A connection has two ends in this process: some machines allow fewer files unless they are asked.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit is allowed");
+}
+
+#[tokio::test]
+async fn a_thousand_repeats_at_once_make_one_message_and_one_database_call_per_node() {
+    allow_many_files();
+    let app = App::start().await;
+    app.database.execute(COUNT_CALLS).await;
+    let receiver = Receiver::start().await;
+    let customer = app.customer().await;
+    let options = Options { roles: Roles::Api, ..Options::default() };
+    let nodes = [app.node_with(&options).await, app.node_with(&options).await];
+    customer.endpoint(&receiver.url("/")).await;
+
+    // Both writers are busy with another message, so all repeats meet before any of them has reached the database.
+    let hold = app.database.hold_inserts("message").await;
+    let busy: Vec<_> = nodes
+        .iter()
+        .map(|node| {
+            publishing(&customer, &node.client, &json!({ "eventType": "busy", "payload": {}, "channels": ["x"] }), &node.client.base)
+        })
+        .collect();
+    hold.holds(2).await;
+    let body = message(&json!({ "n": 1 }));
+    let mut storm: Vec<_> = (0..REPEATS).map(|number| publishing(&customer, &nodes[number % 2].client, &body, "storm")).collect();
+    // All but the first of each node are told to come back while those wait, without a word to the database.
+    let told = async || (storm.iter().filter(|repeat| repeat.is_finished()).count() >= REPEATS - nodes.len()).then_some(());
+    eventually("the repeats have been told", told).await;
+    hold.release().await;
+    let answers = join_all(storm.drain(..)).await.into_iter().map(|answer| answer.expect("no panic"));
+    let (accepted, told): (Vec<_>, Vec<_>) = answers.partition(|answer| answer.status == 202);
+    assert!(accepted.len() <= nodes.len(), "{} were accepted", accepted.len());
+    for answer in &told {
+        // On a slow machine a first one that has waited for five seconds is told so.
+        assert!(matches!(answer.status, 409 | 503) && answer.header("retry-after") == Some("1"), "{answer:?}");
+    }
+    assert!(told.iter().filter(|answer| answer.status == 503).count() <= nodes.len());
+    for answer in busy {
+        answer.await.expect("no panic");
+    }
+    join_all(nodes.map(Node::stop)).await;
+    let calls = async || (app.database.number(CALLS).await >= 4).then_some(());
+    eventually("the sessions have reported", calls).await;
+    assert_eq!(app.database.number(CALLS).await, 4, "for each node one with the other message, and one with the key");
+
+    let fresh = Node::start(&app.database.url, &options, &token(&app.tenant)).await;
+    // Two nodes that look a key up at the same moment are in each other's way: one of them says so, and is asked again.
+    let again = async |client: &Client| loop {
+        let answer = customer.through(client).publish_raw(&body, Some("storm")).await;
+        if answer.status != 409 {
+            return answer;
+        }
+    };
+    let answers = join_all((0..REPEATS).map(|number| again(if number % 2 == 0 { &app.client } else { &fresh.client }))).await;
+    let bodies: HashSet<_> = answers.iter().chain(&accepted).map(|answer| (answer.status, answer.body.clone())).collect();
+    assert_eq!(bodies.len(), 1, "all who come back hear the same");
+    assert!(answers.iter().all(support::Answer::is_replay));
+    assert!(accepted.iter().filter(|answer| !answer.is_replay()).count() <= 1, "one was executed");
+    app.database.nothing_owed().await;
+    let delivered = receiver.so_far().iter().filter(|webhook| webhook.id() == answers[0].text("id")).count();
+    assert_eq!((delivered, customer.messages().await.len()), (1, 3));
+}
