@@ -32,6 +32,18 @@ db:
 breaks:
     bash tests/breaks/run
 
+# Kill, freeze and cut off three servers and crash their Postgres for so many minutes, and hold every client's word against the rows
+crashes MINUTES="10":
+    POSTHASTE_TEST_MINUTES={{MINUTES}} cargo test --package tests --test crashes storm -- --nocapture
+
+# Put the receivers in Python and Node through the scenarios that `just test` runs with the one in Rust
+receivers:
+    bash tests/receivers/run
+
+# Run the statements of the claim in every order, and wrong claims until they go wrong
+model:
+    cargo test --package tests --test model
+
 # Send hostile requests to every operation of a server made for it
 fuzz:
     bash tests/fuzz/run

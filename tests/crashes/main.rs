@@ -1,11 +1,21 @@
-//! Crashes under load, with real processes and a cluster that nothing else uses: one after the other.
+//! Crashes, with real processes: one after the other.
 
-/// `kill -9` of the server, again and again.
-mod kill;
-/// Clients that publish with keys and never give up.
-mod load;
-/// Postgres crashes, or a client hangs up.
-mod outage;
+/// Clients that publish with keys and never give up, and those that hang up.
+mod clients;
+/// Replicas of the server, and what befalls them.
+mod fleet;
+/// A replica stands still and goes on.
+mod frozen;
+/// Clients that hang up at any byte.
+mod hang_up;
+/// Postgres has no room for more locks.
+mod locks;
+/// `kill -9` at the worst moments.
+mod moments;
+/// What was asked for, what was told, what is held and what was delivered.
+mod sets;
+/// Everything at once, under load.
+mod storm;
 
 /// One crash scenario at a time: each wants the machine to itself.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
