@@ -143,8 +143,10 @@ impl Call {
     /// Refuses a request of which nothing was done; under a policy that remembers such refusals, so that a repeat meets this
     /// one, or this one meets the first.
     pub(crate) async fn refuse(&self, refusal: ApiError) -> ApiResult {
-        let is_remembered = matches!(refusal, ApiError::NotFound(_) | ApiError::Internal);
-        let (true, Some(key), Ok(Some(policy))) = (is_remembered, &self.key, self.policy().await) else { return Err(refusal) };
+        let Some(key) = self.key.as_ref().filter(|_| matches!(refusal, ApiError::NotFound(_) | ApiError::Internal)) else {
+            return Err(refusal);
+        };
+        let Ok(Some(policy)) = self.policy().await else { return Err(refusal) };
         let keyed = match self.keyed().await {
             Ok(Some(keyed)) => keyed,
             _ => self.key_on(key, &self.names()),

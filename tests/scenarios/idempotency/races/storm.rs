@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use futures::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use support::{App, Client, Node, Options, Receiver, Roles, customer::message, eventually, token};
 
 use super::publishing;
@@ -80,4 +81,25 @@ async fn a_thousand_repeats_at_once_make_one_message_and_one_database_call_per_n
     app.database.nothing_owed().await;
     let delivered = receiver.so_far().iter().filter(|webhook| webhook.id() == answers[0].text("id")).count();
     assert_eq!((delivered, customer.messages().await.len()), (1, 3));
+}
+
+#[tokio::test]
+async fn a_storm_of_any_other_write_is_executed_once_and_asks_the_database_for_nothing_more() {
+    let app = App::start().await;
+    let create = || app.client.request("POST", "/api/v1/app").key("storm").json(&json!({ "name": "x" }));
+    let hold = app.database.hold_inserts("application").await;
+    let first = tokio::spawn(create().send());
+    hold.holds(1).await;
+    // Whoever asks for the policy or tries the lock waits from now on, and would be told 503 in the end.
+    let mut somebody = PgConnection::connect(&app.database.url).await.expect("a side connection");
+    let closed = "begin; lock table idempotency_policy in access exclusive mode";
+    sqlx::raw_sql(closed).execute(&mut somebody).await.expect("the table is closed");
+    let told = join_all((0..200).map(|_| create().send())).await;
+    assert!(told.iter().all(|answer| answer.status == 409 && answer.text("code") == "idempotency_in_progress"));
+    somebody.close().await.expect("closed");
+    hold.release().await;
+    let first = first.await.expect("no panic").expect(201);
+    let answers = join_all((0..200).map(|_| create().send())).await;
+    assert!(answers.iter().all(|answer| answer.is_replay() && answer.body == first.body));
+    assert_eq!(app.database.number("select count(*) from application").await, 1);
 }
