@@ -61,7 +61,7 @@ fn the_one(what: &str, is_it: impl Fn(&str) -> bool) -> String {
 pub(crate) fn write() -> Claim {
     let lock = the_one("the lock", |query| query.starts_with("select pg_try_advisory_xact_lock($1)"));
     let look_up = the_one("the look-up", |query| query.contains("from idempotency") && query.contains("where k = $1"));
-    let save = the_one("the record", |query| query.starts_with("insert into idempotency"));
+    let save = the_one("the record", |query| query.starts_with("insert into idempotency ("));
     Claim { kind: Kind::Write, statements: Statements::Each { lock, look_up, save }, isolation: "read committed", steps: STEPS }
 }
 

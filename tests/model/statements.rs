@@ -68,15 +68,17 @@ async fn publish(call: &str, request: &Request, connection: &mut PgConnection) -
 /// Everything of [`Statements::Each`] inside its transaction. The effect is a row.
 async fn write(statements: [&String; 3], request: &Request, connection: &mut PgConnection) -> Result<Answer, sqlx::Error> {
     let [lock, look_up, save] = statements;
-    if !sqlx::query_scalar::<_, bool>(AssertSqlSafe(lock.as_str())).bind(lock_of(request.key)).fetch_one(&mut *connection).await? {
-        return Ok(Answer::Busy);
-    }
+    let lock = sqlx::query_scalar::<_, bool>(AssertSqlSafe(lock.as_str())).bind(lock_of(request.key));
+    let is_ours = lock.fetch_one(&mut *connection).await?;
     stop(Point::LookUp, connection).await?;
     let found = sqlx::query(AssertSqlSafe(look_up.as_str())).bind(request.key).bind(MAX_TTL.as_secs_f64());
     if let Some(row) = found.fetch_optional(&mut *connection).await? {
         let is_same = row.try_get::<Uuid, _>("fingerprint")? == request.fingerprint;
         let saved = Uuid::from_slice(row.try_get("answer")?).expect("what was saved");
         return Ok(if is_same { Answer::Replay(saved) } else { Answer::Mismatch });
+    }
+    if !is_ours {
+        return Ok(Answer::Busy);
     }
     stop(Point::Effect, connection).await?;
     sqlx::raw_sql("savepoint effect").execute(&mut *connection).await?;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use domain::idempotency::MAX_TTL;
 use sqlx::{Connection, PgConnection};
 
 use crate::{Db, Result};
@@ -47,7 +46,7 @@ pub async fn drop_expired(db: &Db, retention: Duration) -> Result<()> {
     let mut dropped_messages = false;
     for part in parts {
         let (width, kept) = match part.parent.as_str() {
-            "idempotency" => (TimeDelta::days(1), MAX_TTL),
+            "idempotency" => (TimeDelta::days(1), db.key_horizon()),
             // A saved outcome that refers to a message is replayed from it.
             "message" => (TimeDelta::days(7), retention.max(db.key_horizon())),
             _ => (TimeDelta::days(7), retention),

@@ -229,13 +229,11 @@ impl Publisher {
     }
 
     /// The statement found the key in use, or used by another request. It does not know the policy, which may have changed
-    /// since this process read it, and may be not to compare; nor whether two fingerprints are of one version.
+    /// since this process read it, and may be not to compare; nor whether two fingerprints are of one version; nor whether whoever
+    /// holds the key has only come for its outcome, which is final and can be had at once.
     async fn reconsider(&self, outcome: Result<Published>, claim: &mut Claim) -> Result<Published> {
         let (Err(Error::KeyInProgress | Error::KeyReused), db) = (&outcome, &self.shared.db) else { return outcome };
         claim.policy = Box::pin(policies::find(db, claim.tenant_id)).await?;
-        if matches!(outcome, Err(Error::KeyInProgress)) {
-            return outcome;
-        }
         match Box::pin(idempotency::open(db, claim)).await? {
             Some(Found::Published(published)) => Ok(published),
             Some(Found::Answer(refusal)) => Ok(Published::Refused(refusal)),

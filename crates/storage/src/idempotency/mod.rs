@@ -17,9 +17,12 @@ use bytes::Bytes;
 use domain::{id::TenantId, idempotency::Policy};
 use sqlx::{Acquire, PgConnection, Postgres, Transaction, types::Uuid};
 
-use self::flights::{Entry, Landing};
 pub(crate) use self::saved::open;
 pub use self::saved::{Found, find, known_refusal, save_refusal};
+use self::{
+    flights::{Entry, Landing},
+    saved::Saved,
+};
 use crate::{Db, Error, Result, policies};
 
 /// The name-space of header keys in [`lock_id`].
@@ -183,8 +186,11 @@ where
     E: Effect,
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
 {
-    let mut tx = begin(db, keyed.map(|(claim, _)| claim)).await?;
-    let answered = within(db, &mut tx, keyed, effect, render).await;
+    let (mut tx, saved) = begin(db, keyed.map(|(claim, _)| claim)).await?;
+    let answered = match (saved, keyed) {
+        (Some(saved), Some((claim, _))) => saved.answer(db, &claim).map(|answer| Answered { answer, is_replay: true }),
+        _ => within(db, &mut tx, keyed, effect, render).await,
+    };
     // The lock must be free before anybody is told that it is: a dropped transaction ends some time later.
     if answered.as_ref().is_ok_and(|answered| !answered.is_replay) {
         tx.commit().await?;
@@ -208,11 +214,6 @@ where
     E: Effect,
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
 {
-    if let Some((claim, _)) = &keyed
-        && let Some(saved) = saved::look_up(&mut *tx, claim).await?
-    {
-        return saved.answer(db, claim).map(|answer| Answered { answer, is_replay: true });
-    }
     let mut savepoint = tx.begin().await?;
     let result = match effect.apply(db, &mut savepoint).await {
         Ok(output) => {
@@ -237,17 +238,21 @@ fn is_partition_missing(error: &Error) -> bool {
     matches!(error, Error::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514"))
 }
 
-/// Opens the transaction that holds the key's lock until it ends; without a claim, just a transaction. The lock is tried
-/// in a statement of its own: the look-up after it then sees whatever the last holder committed.
-async fn begin(db: &Db, claim: Option<Claim>) -> Result<Transaction<'static, Postgres>> {
+/// Opens the transaction that holds the key's lock until it ends, unless the key has a saved outcome; without a claim, just a
+/// transaction. The lock is tried in a statement of its own: the look-up after it then sees whatever the last holder committed.
+/// An outcome that is found is final whoever holds the lock: perhaps another one who has come for it.
+async fn begin(db: &Db, claim: Option<Claim>) -> Result<(Transaction<'static, Postgres>, Option<Saved>)> {
     let deadline = Instant::now() + claim.map_or(Duration::ZERO, |claim| claim.policy.wait);
     loop {
         let mut tx = db.pool().begin().await?;
-        let Some(claim) = claim else { return Ok(tx) };
-        if try_lock(&mut tx, &claim).await? {
-            return Ok(tx);
+        let Some(claim) = claim else { return Ok((tx, None)) };
+        let is_ours = try_lock(&mut tx, &claim).await?;
+        let saved = saved::look_up(&mut tx, &claim).await;
+        if is_ours || saved.as_ref().is_ok_and(Option::is_some) {
+            return Ok((tx, saved?));
         }
         tx.rollback().await?;
+        saved?;
         if Instant::now() >= deadline {
             return Err(Error::KeyInProgress);
         }
