@@ -170,6 +170,22 @@ async fn replays_and_mismatches_are_counted_where_they_are_answered() {
 }
 
 #[tokio::test]
+async fn keys_that_a_clients_mistake_made_are_counted() {
+    let app = App::start().await;
+    let customer = app.customer().await;
+    let before = Scrape::of(&app.client).await;
+    let publish = async |key: &str| customer.publish_raw(&message(&json!({})), Some(key)).await.expect(202);
+    publish("undefined").await;
+    let mistaken = [("idempotency_mistaken_keys_total", 1)];
+    let before = counted(&app.client, &before, &[&DELIVERED_AT_ONCE[..2], &mistaken].concat()).await;
+    publish("\"undefined\"").await;
+    let replayed = [("idempotency_replays_total", 1), ("batch_messages_sum", 1)];
+    let before = counted(&app.client, &before, &[&mistaken[..], &replayed].concat()).await;
+    publish("undefined-17").await;
+    counted(&app.client, &before, &DELIVERED_AT_ONCE[..2]).await;
+}
+
+#[tokio::test]
 async fn requests_that_are_told_to_wait_are_counted() {
     let app = App::start().await;
     let other = app.second_node().await;

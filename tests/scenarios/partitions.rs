@@ -50,3 +50,26 @@ async fn partitions_are_made_four_weeks_ahead_and_dropped_past_the_retention() {
     support::eventually("the old partition is dropped", async || (app.database.number(is_there).await == 0).then_some(())).await;
     assert_eq!(ahead("message", 0).await, 1, "today's is not");
 }
+
+/// Makes the partition of the keys of four days ago, with one that has expired in it.
+const FOUR_DAYS_AGO: &str = "select ensure_partition('idempotency', to_char(day at time zone 'UTC', 'YYYYMMDD'), 'created_at', day::text, (day + interval '24 hours')::text)
+    from date_trunc('day', now() - interval '4 days', 'UTC') day;
+    insert into idempotency (k, created_at, expires_at, fingerprint, status, ref)
+    values (gen_random_uuid(), now() - interval '4 days', now() - interval '3 days', gen_random_uuid(), 202, gen_random_uuid())";
+
+#[tokio::test]
+async fn keys_are_dropped_by_the_day_when_no_policy_remembers_any_of_them() {
+    let app = App::start().await;
+    let old = async || app.database.number("select count(*) from idempotency where created_at < now() - interval '3 days'").await;
+    app.database.execute(FOUR_DAYS_AGO).await;
+    let restarted = app.second_node().await;
+    support::eventually("the old keys are gone", async || (old().await == 0).then_some(())).await;
+    restarted.stop().await;
+    app.client.put("/api/v1/idempotency/policy", &json!({ "ttlSeconds": 604_800 })).await.expect(200);
+    app.database.execute(FOUR_DAYS_AGO).await;
+    app.database.execute(support::database::OLD_PARTITION).await;
+    let _restarted = app.node_with(&Options { retention: Duration::from_hours(30 * 24), ..Options::default() }).await;
+    let is_there = support::database::OLD_PARTITIONS;
+    support::eventually("upkeep has been there", async || (app.database.number(is_there).await == 0).then_some(())).await;
+    assert_eq!(old().await, 1, "a tenant's keys are remembered for seven days");
+}

@@ -36,13 +36,15 @@ pub async fn drop_expired(db: &Db, retention: Duration) -> Result<()> {
         return Ok(());
     }
     let now = db.now();
-    let parts = sqlx::query!(
+    let mut parts = sqlx::query!(
         r#"select parent.relname::text as "parent!", child.relname::text as "child!" from pg_inherits
              join pg_class child on child.oid = inhrelid join pg_class parent on parent.oid = inhparent
             where parent.relname in ('message', 'attempt', 'idempotency') and child.relkind = 'r' and not inhdetachpending"#
     )
     .fetch_all(&mut connection)
     .await?;
+    // In one order, so that a round that was cut short goes on where the last one ended; messages, which others refer to, last.
+    parts.sort_by(|a, b| (&a.parent, &a.child).cmp(&(&b.parent, &b.child)));
     let mut dropped_messages = false;
     for part in parts {
         let (width, kept) = match part.parent.as_str() {
