@@ -126,6 +126,17 @@ async fn a_main_secret_opens_what_it_sealed_and_can_be_rotated() {
 }
 
 #[tokio::test]
+async fn under_the_policy_novu_a_refusal_is_remembered() {
+    let database = Database::create().await;
+    let novu = [("POSTHASTE_IDEMPOTENCY_POLICY", "novu")];
+    let server = ServerProcess::start(PROGRAM, "serve", &database.url, &new_tenant(), &novu).await;
+    let publish = async || server.client.request("POST", "/api/v1/app/late/msg").key("key").json(&message(&json!({}))).send().await;
+    publish().await.expect(404);
+    server.client.post("/api/v1/app", &json!({ "name": "late", "uid": "late" })).await.expect(201);
+    assert!(publish().await.expect(404).is_replay());
+}
+
+#[tokio::test]
 async fn another_isolation_level_by_default_changes_nothing() {
     let database = Database::create().await;
     let stricter = "do $$ begin execute format('alter database %I set default_transaction_isolation = ''repeatable read''', current_database()); end $$";
