@@ -146,7 +146,10 @@ impl Call {
         let Some(key) = self.key.as_ref().filter(|_| matches!(refusal, ApiError::NotFound(_) | ApiError::Internal)) else {
             return Err(refusal);
         };
-        let Ok(Some(policy)) = self.policy().await else { return Err(refusal) };
+        let policy = match self.policy().await {
+            Ok(Some(policy)) if policy.saves == Saves::All => policy,
+            _ => return Err(refusal),
+        };
         let keyed = match self.keyed().await {
             Ok(Some(keyed)) => keyed,
             _ => self.key_on(key, &self.names()),

@@ -1,7 +1,8 @@
 //! What support asks: which request came under this key, what became of it, and how often was it repeated?
 
+use domain::idempotency::Policy;
 use serde_json::{Value, json};
-use support::{App, Client, customer::message, new_tenant, token};
+use support::{App, Client, Options, customer::message, new_tenant, scrape::Scrape, token};
 
 async fn records(client: &Client, key: &str) -> Vec<Value> {
     let found = client.get(&format!("/api/v1/idempotency/records?key={key}")).await.expect(200).json();
@@ -68,6 +69,26 @@ async fn a_refusal_that_is_remembered_is_shown() {
     customer.publish_raw(&body, Some("late")).await.expect(409);
     let [record] = records(&app.client, "late").await.try_into().expect("one record");
     assert_eq!((&record["status"], &record["messageId"]), (&json!(409), &json!(holder)));
+}
+
+#[tokio::test]
+async fn a_repeat_of_a_remembered_refusal_is_counted_as_any_other() {
+    let app = App::with(Options { policy: Policy::novu(), ..Options::default() }).await;
+    let before = Scrape::of(&app.client).await;
+    let publish = async || app.client.request("POST", "/api/v1/app/late/msg").key("p").json(&message(&json!({}))).send().await;
+    let patch = async || app.client.request("PATCH", "/api/v1/app/late").key("c").json(&json!({ "name": "x" })).send().await;
+    publish().await.expect(404);
+    patch().await.expect(404);
+    assert!(publish().await.expect(404).is_replay() && patch().await.expect(404).is_replay());
+    app.client.post("/api/v1/app", &json!({ "name": "late", "uid": "late" })).await.expect(201);
+    assert!(publish().await.expect(404).is_replay() && patch().await.expect(404).is_replay());
+    for key in ["p", "c"] {
+        let [record] = records(&app.client, key).await.try_into().expect("one record");
+        assert_eq!((&record["status"], &record["replays"]), (&json!(404), &json!(2)));
+    }
+    let name = "posthaste_idempotency_replays_total";
+    let counted = Scrape::of(&app.client).await.samples[name] - before.samples[name];
+    assert_eq!(format!("{counted}"), "4");
 }
 
 #[tokio::test]

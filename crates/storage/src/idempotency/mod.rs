@@ -148,8 +148,14 @@ where
         let repeat = match db.inner.flights.enter(keyed.scope, keyed.fingerprint) {
             Entry::First(flight) => {
                 let policy = flight.policy(db, keyed.tenant_id).await?;
-                let answered = match known_refusal(db, keyed, policy).await? {
-                    Some(refusal) => Ok(Answered { answer: refusal, is_replay: true }),
+                let answered = match saved::refusal_of(db, keyed, policy).await? {
+                    Some(answer) => {
+                        // The scope of the key itself is counted with all other replays.
+                        if keyed.refusal_scope != keyed.scope {
+                            db.inner.replays.note(keyed.refusal_scope);
+                        }
+                        Ok(Answered { answer, is_replay: true })
+                    }
                     None => run(db, Some((keyed.claim(policy), &keyed.operation)), effect, render).await,
                 };
                 match &answered {

@@ -47,21 +47,30 @@ pub(crate) async fn open(db: &Db, claim: &Claim) -> Result<Option<Found>> {
 
 /// The refusal that an earlier request with this key met, if the policy remembers such. What was executed wins over it.
 pub async fn known_refusal(db: &Db, keyed: &Keyed, policy: Policy) -> Result<Option<Answer>> {
+    let refusal = refusal_of(db, keyed, policy).await?;
+    if refusal.is_some() {
+        db.inner.replays.note(keyed.refusal_scope);
+    }
+    db.metrics().keyed(refusal.is_some(), None);
+    Ok(refusal)
+}
+
+/// The same, uncounted: for a request that [`super::execute`] goes on with.
+pub(super) async fn refusal_of(db: &Db, keyed: &Keyed, policy: Policy) -> Result<Option<Answer>> {
     if policy.saves != Saves::All {
         return Ok(None);
     }
-    match Box::pin(open(db, &keyed.refusal(policy))).await? {
-        Some(Found::Answer(refusal)) if Box::pin(open(db, &keyed.claim(policy))).await?.is_none() => Ok(Some(refusal)),
-        _ => Ok(None),
+    let Some(Found::Answer(refusal)) = Box::pin(open(db, &keyed.refusal(policy))).await? else { return Ok(None) };
+    // A path that names nothing stands for itself: then there is one scope, and one record.
+    if keyed.scope != keyed.refusal_scope && Box::pin(open(db, &keyed.claim(policy))).await?.is_some() {
+        return Ok(None);
     }
+    Ok(Some(refusal))
 }
 
-/// Remembers a refusal, of which it is known that nothing was done: for a policy that replays those too. If an outcome has been
-/// saved meanwhile, that one stays.
+/// Remembers a refusal, of which it is known that nothing was done: only for a policy that replays those, too. If an outcome has
+/// been saved meanwhile, that one stays.
 pub async fn save_refusal(db: &Db, keyed: &Keyed, policy: Policy, refusal: &Answer) -> Result<()> {
-    if policy.saves != Saves::All {
-        return Ok(());
-    }
     let claim = keyed.refusal(policy);
     let mut tx = db.pool().begin().await?;
     if try_lock(&mut tx, &claim).await? && look_up(&mut tx, &claim).await?.is_none() {
