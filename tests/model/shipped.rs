@@ -78,7 +78,7 @@ const LOOK_UP: &str = "\n  for v_row in\n    select t.n, i.fingerprint";
 const AFTER_LOOK_UP: &str = "\n  -- Caches are true or the request waits";
 const EFFECT: &str = "\n  insert into message (";
 const RECORD: &str = "\n  insert into idempotency (";
-const END: &str = "\n  return query select t.n::integer, t.state";
+const END: &str = "\n  if 0 <> any (v_state) then";
 
 /// The shipped function's text, on the way to another one.
 struct Source {

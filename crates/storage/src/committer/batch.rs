@@ -14,7 +14,7 @@ use crate::{
     idempotency::{EVENT_ID_LOCK, KEY_LOCK, MESSAGE_KEY_LOCK, lock_id},
 };
 
-/// What became of a request, as `step_v2` numbers it.
+/// What became of a request, as `step_v3` numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Executed,
@@ -125,7 +125,7 @@ impl Batch {
         let horizon = PgInterval { months: 0, days: 0, microseconds: i64::try_from(key_horizon.as_micros()).unwrap_or(i64::MAX) };
         let lines = sqlx::query_as!(
             Line,
-            r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v2(
+            r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v3(
                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
                  $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41)"#,
             &a.id,
@@ -214,7 +214,7 @@ fn owed(pending: &Pending, hand_off: Option<&HandOff>) -> Vec<Owed> {
         .collect()
 }
 
-/// The columns of the new messages: one array each, in the order of `step_v2`'s parameters.
+/// The columns of the new messages: one array each, in the order of `step_v3`'s parameters.
 #[derive(Default)]
 struct Accept<'a> {
     id: Vec<Uuid>,
@@ -292,7 +292,7 @@ fn array_literal(names: &[String]) -> Option<String> {
     if names.is_empty() { None } else { Some(format!("{{\"{}\"}}", names.join("\",\""))) }
 }
 
-/// The columns of the finished sends: one array each, in the order of `step_v2`'s parameters.
+/// The columns of the finished sends: one array each, in the order of `step_v3`'s parameters.
 #[derive(Default)]
 struct Finished<'a> {
     message: Vec<Uuid>,
