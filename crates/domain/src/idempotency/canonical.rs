@@ -1,6 +1,6 @@
 //! One spelling for all spellings of a JSON text: what a fingerprint is made of.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, io::Write, ops::Range};
 
 /// One spelling for all spellings of a JSON text: members sorted by name, no white space, strings unescaped and length
 /// prefixed, numbers as they were written (so `1` and `1.0` differ, and no two large integers coincide as they would in
@@ -20,7 +20,10 @@ struct Scan<'a> {
     out: Vec<u8>,
 }
 
-impl Scan<'_> {
+/// A member of an object: its name, and where its name and value are in what has been written.
+type Member<'a> = (Cow<'a, str>, Range<usize>);
+
+impl<'a> Scan<'a> {
     /// The next byte that is not white space, without taking it.
     fn skip_white_space(&mut self) -> Option<u8> {
         while matches!(self.json.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
@@ -53,29 +56,40 @@ impl Scan<'_> {
 
     fn object(&mut self, depth: usize) -> Option<()> {
         self.take(b'{')?;
+        self.out.push(b'{');
         let start = self.out.len();
-        let mut members: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut members = Vec::new();
         while self.skip_white_space()? != b'}' {
             if !members.is_empty() {
                 self.take(b',')?;
                 self.skip_white_space()?;
             }
+            let begin = self.out.len();
             let name = self.string()?;
+            self.write_string(&name);
             self.take(b':')?;
             self.value(depth + 1)?;
-            members.push((name, self.out.split_off(start)));
+            members.push((name, begin..self.out.len()));
         }
         self.take(b'}')?;
-        members.sort_by(|(a, _), (b, _)| a.cmp(b));
-        if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return None;
-        }
-        self.out.push(b'{');
-        for (name, value) in members {
-            self.write_string(&name);
-            self.out.extend(value);
-        }
+        self.sort(start, members)?;
         self.out.push(b'}');
+        Some(())
+    }
+
+    /// Puts the members that were written from `start` on in the order of their names, which must differ.
+    fn sort(&mut self, start: usize, mut members: Vec<Member<'a>>) -> Option<()> {
+        let is_sorted = members.is_sorted_by(|(a, _), (b, _)| a < b);
+        if !is_sorted {
+            members.sort_by(|(a, _), (b, _)| a.cmp(b));
+            if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+                return None;
+            }
+            let written = self.out.split_off(start);
+            for (_, Range { start: begin, end }) in members {
+                self.out.extend_from_slice(&written[begin - start..end - start]);
+            }
+        }
         Some(())
     }
 
@@ -95,14 +109,29 @@ impl Scan<'_> {
         Some(())
     }
 
-    fn string(&mut self) -> Option<String> {
+    fn string(&mut self) -> Option<Cow<'a, str>> {
         let start = self.at;
         self.take(b'"')?;
-        while *self.json.get(self.at)? != b'"' {
-            self.at += 1 + usize::from(self.json[self.at] == b'\\');
+        let mut is_plain = true;
+        loop {
+            match *self.json.get(self.at)? {
+                b'"' => break,
+                b'\\' => {
+                    is_plain = false;
+                    self.at += 2;
+                }
+                byte => {
+                    is_plain &= byte >= b' ';
+                    self.at += 1;
+                }
+            }
         }
         self.at += 1;
-        serde_json::from_slice(&self.json[start..self.at]).ok()
+        let text = &self.json[start..self.at];
+        if is_plain {
+            return std::str::from_utf8(&text[1..text.len() - 1]).ok().map(Cow::Borrowed);
+        }
+        serde_json::from_slice(text).ok().map(Cow::Owned)
     }
 
     fn scalar(&mut self) -> Option<()> {
@@ -113,14 +142,14 @@ impl Scan<'_> {
         if start == self.at {
             return None;
         }
-        self.out.extend(&self.json[start..self.at]);
+        self.out.extend_from_slice(&self.json[start..self.at]);
         self.out.push(b',');
         Some(())
     }
 
     fn write_string(&mut self, text: &str) {
-        self.out.extend(format!("\"{}:", text.len()).into_bytes());
-        self.out.extend(text.as_bytes());
+        write!(self.out, "\"{}:", text.len()).expect("a vector takes all");
+        self.out.extend_from_slice(text.as_bytes());
     }
 }
 
