@@ -93,6 +93,10 @@ async fn rows_that_are_stored_beforehand_and_a_second_server_lose_nothing() {
         let figures = scenario(&report, name);
         assert_eq!((&figures["delivered"], &figures["lost"]), (&40.into(), &0.into()), "{name}: {figures:#}");
     }
+    // The first has the round's own run right before it, the others one each.
+    for name in ["sleeping", "stored", "two-processes"] {
+        assert!(errors.contains(&format!("beside {name}: clean")) != (name == "sleeping"), "{name}: {errors}");
+    }
 }
 
 /// The arguments of each running process that was started with this variable, directly or not.

@@ -101,7 +101,8 @@ pub struct Verdict {
     pub is_reached: Option<bool>,
 }
 
-/// The rounds of a scenario beside those of the two that it may be compared with, round by round.
+/// The rounds of a scenario beside those of the two that it may be compared with, round by round: the null server's, and the runs of
+/// [`crate::scenario::CLEAN`] right before each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beside<'a> {
     pub(crate) rounds: &'a [Figures],

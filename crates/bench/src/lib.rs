@@ -29,7 +29,13 @@ use storage::{
 };
 use thiserror::Error;
 
-use crate::{figures::Figures, receiver::Receiver, run::Session, scenario::Scenario};
+use crate::{
+    figures::Figures,
+    receiver::Receiver,
+    report::Measured,
+    run::Session,
+    scenario::{CLEAN, Scenario, WITH_CLEAN},
+};
 pub use crate::{
     report::{Outcome, Report},
     scenario::names,
@@ -140,27 +146,45 @@ pub async fn run(options: &Options, progress: &dyn Fn(&dyn fmt::Display), stop: 
     Ok(Report::new(machine, options, &outcome?))
 }
 
-/// Rounds are interleaved: a machine that changes its pace does so for all scenarios alike. But the places of a chart come one
-/// after the other, because what is stored only grows.
-async fn measure_all(
-    session: &mut Session<'_>,
-    scenarios: &[Scenario],
-    progress: &dyn Fn(&dyn fmt::Display),
-) -> Result<Vec<(Scenario, Vec<Figures>)>> {
+/// Rounds are interleaved: a machine that changes its pace does so for all scenarios alike. It does so within a round, too, so
+/// what is compared with `clean` has a run of that right before it. But the places of a chart come one after the other, because what
+/// is stored only grows.
+async fn measure_all(session: &mut Session<'_>, scenarios: &[Scenario], progress: &dyn Fn(&dyn fmt::Display)) -> Result<Vec<Measured>> {
     let rounds = 1..=session.options.rounds.max(1);
     let mut order: Vec<_> = rounds.flat_map(|round| (0..scenarios.len()).map(move |at| (round, at))).collect();
     if scenarios.iter().all(|scenario| scenario.at.is_some()) {
         order.sort_by_key(|(round, at)| (*at, *round));
     }
-    let mut measured: Vec<_> = scenarios.iter().map(|scenario| (*scenario, Vec::new())).collect();
+    let measured = scenarios.iter().map(|scenario| Measured { scenario: *scenario, rounds: Vec::new(), clean: Vec::new() });
+    let mut measured: Vec<_> = measured.collect();
+    let mut neighbour: Option<Figures> = None;
     for (round, at) in order {
-        let (scenario, figures) = &mut measured[at];
-        let place = scenario.at.map(|at| format!("{at} ")).unwrap_or_default();
-        progress(&format_args!("round {round}: {}, {place}{}", scenario.name, scenario.about));
-        figures.push(session.measure(scenario).await?);
-        progress(&format_args!("  {}", report::line(&figures[figures.len() - 1])));
+        let Measured { scenario, rounds, clean } = &mut measured[at];
+        if scenario.is_compared(WITH_CLEAN) {
+            let beside = match neighbour.take() {
+                Some(figures) => figures,
+                None => run_once(session, &CLEAN, &format_args!("round {round}, beside {}", scenario.name), progress).await?,
+            };
+            clean.push(beside);
+        }
+        let figures = run_once(session, scenario, &format_args!("round {round}"), progress).await?;
+        neighbour = (scenario.name == CLEAN.name).then(|| figures.clone());
+        rounds.push(figures);
     }
     Ok(measured)
+}
+
+async fn run_once(
+    session: &mut Session<'_>,
+    scenario: &Scenario,
+    when: &fmt::Arguments<'_>,
+    progress: &dyn Fn(&dyn fmt::Display),
+) -> Result<Figures> {
+    let place = scenario.at.map(|at| format!("{at} ")).unwrap_or_default();
+    progress(&format_args!("{when}: {}, {place}{}", scenario.name, scenario.about));
+    let figures = session.measure(scenario).await?;
+    progress(&format_args!("  {}", report::line(&figures)));
+    Ok(figures)
 }
 
 /// Where the figures were taken.

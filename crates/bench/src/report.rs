@@ -8,8 +8,16 @@ use crate::{
     Length, Machine, Options,
     chart::{Axis, Chart, Panel},
     figures::{Beside, Figure, Figures, Verdict},
-    scenario::{BY_RATE, CLEAN, NULL, Of, Scenario},
+    scenario::{BY_RATE, NULL, Of, Scenario},
 };
+
+/// The runs of one scenario, and those of `clean` right before each if it is compared with that.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) scenario: Scenario,
+    pub(crate) rounds: Vec<Figures>,
+    pub(crate) clean: Vec<Figures>,
+}
 
 /// All that was measured.
 #[derive(Debug)]
@@ -30,6 +38,8 @@ pub struct Outcome {
     about: &'static str,
     at: Option<u32>,
     rounds: Vec<Figures>,
+    /// `clean` right before each of them, if it is compared with that.
+    clean: Vec<Figures>,
     /// The medians.
     pub figures: Figures,
     /// Deliveries a second, as a share of the null server's and of `clean`'s.
@@ -40,12 +50,10 @@ pub struct Outcome {
 }
 
 impl Report {
-    pub(crate) fn new(machine: Machine, options: &Options, measured: &[(Scenario, Vec<Figures>)]) -> Self {
-        let of = |name: &str| measured.iter().find(|(scenario, _)| scenario.name == name).map_or(&[][..], |(_, rounds)| rounds);
-        let (null, clean) = (of(NULL.name), of(CLEAN.name));
-        let outcome = |(scenario, rounds): &(Scenario, Vec<Figures>)| {
+    pub(crate) fn new(machine: Machine, options: &Options, measured: &[Measured]) -> Self {
+        let null = measured.iter().find(|measured| measured.scenario.name == NULL.name).map_or(&[][..], |measured| &measured.rounds);
+        let outcome = |Measured { scenario, rounds, clean }: &Measured| {
             let beside = Beside { rounds, null, clean };
-            let is_one_of = |names: &[&str]| names.contains(&scenario.name);
             let ratio = |of| crate::figures::median(beside.measured(Figure::DeliveredPerSecond, of));
             Outcome {
                 name: scenario.name,
@@ -53,8 +61,9 @@ impl Report {
                 rounds: rounds.clone(),
                 figures: Figures::median_of(rounds),
                 at: scenario.at,
-                of_null: ratio(Of::Null).filter(|_| !is_one_of(&[NULL.name])),
-                of_clean: ratio(Of::Clean).filter(|_| !is_one_of(&[NULL.name, CLEAN.name])),
+                clean: clean.clone(),
+                of_null: ratio(Of::Null).filter(|_| scenario.name != NULL.name),
+                of_clean: ratio(Of::Clean),
                 verdicts: scenario.targets.iter().map(|target| beside.judge(target)).collect(),
             }
         };
@@ -109,6 +118,7 @@ impl Report {
                 "at": outcome.at,
                 "figures": outcome.figures,
                 "rounds": outcome.rounds,
+                "clean": outcome.clean,
                 "delivered_of_null": outcome.of_null,
                 "delivered_of_clean": outcome.of_clean,
                 "targets": outcome.verdicts,

@@ -97,6 +97,16 @@ pub(crate) enum Of {
     CleanOverThis,
 }
 
+impl Scenario {
+    /// Whether one of its targets is a comparison of this kind.
+    pub(crate) fn is_compared(&self, with: &[Of]) -> bool {
+        self.targets.iter().any(|target| with.contains(&target.of))
+    }
+}
+
+/// Comparisons with [`CLEAN`].
+pub(crate) const WITH_CLEAN: &[Of] = &[Of::Clean, Of::CleanOverThis];
+
 use Bound::{AtLeast, AtMost};
 
 const fn target(figure: Figure, bound: Bound, of: Of) -> Target {
@@ -277,8 +287,8 @@ pub(crate) fn choose(names: &[String]) -> Result<Vec<Scenario>, String> {
     }
     let mut chosen: Vec<_> =
         ALL.into_iter().filter(|scenario| names.is_empty() || names.iter().any(|name| is_meant(scenario, name))).collect();
-    let needs = |chosen: &[Scenario], of: &[Of]| chosen.iter().flat_map(|scenario| scenario.targets).any(|target| of.contains(&target.of));
-    if needs(&chosen, &[Of::Clean, Of::CleanOverThis]) && !chosen.iter().any(|scenario| scenario.name == CLEAN.name) {
+    let needs = |chosen: &[Scenario], of: &[Of]| chosen.iter().any(|scenario| scenario.is_compared(of));
+    if needs(&chosen, WITH_CLEAN) && !chosen.iter().any(|scenario| scenario.name == CLEAN.name) {
         chosen.insert(0, CLEAN);
     }
     if needs(&chosen, &[Of::Null]) {
