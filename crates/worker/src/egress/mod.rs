@@ -38,9 +38,9 @@ use self::{
 
 /// How long an idle connection is kept: less than the 60 s after which common servers and load balancers close theirs.
 const IDLE: Duration = Duration::from_secs(30);
-/// How many idle connections are kept per host: as many as one endpoint may have in flight, or a burst would open anew what
-/// the one before it has just closed.
-const IDLE_PER_HOST: usize = 64;
+/// How many idle connections are kept per host: as many as four of its endpoints may have in flight, since many customers have theirs
+/// at the same service, and a burst would open anew what the one before it has just closed.
+const IDLE_PER_HOST: usize = 256;
 /// How many idle connections are kept in all: thousands of receivers that get a webhook now and then gain nothing from an open
 /// connection, which costs us a file descriptor and, with TLS, some 30 kB.
 const IDLE_IN_ALL: usize = 1024;
