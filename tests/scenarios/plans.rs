@@ -191,7 +191,7 @@ fn fill(ids: &Ids, rows: usize) -> String {
     )
 }
 
-/// Messages that are being sent by nobody any more, or soon will be: each has failed once.
+/// Rows under a lease that ends at `due_at`; each has failed once.
 fn in_flight(ids: &Ids, lease: &str, due_at: &str) -> String {
     let Ids { tenant, application, endpoint } = ids;
     format!(

@@ -23,6 +23,17 @@ fn allow_many_files() {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the hard limit is allowed");
 }
 
+/// The answer of whoever comes back as often as it is told to: on a slow machine, those who have waited a tenth of a second for the
+/// first one's answer are.
+async fn told_in_the_end(ask: impl AsyncFn() -> support::Answer) -> support::Answer {
+    loop {
+        let answer = ask().await;
+        if answer.status != 409 {
+            return answer;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_thousand_repeats_at_once_make_one_message_and_one_database_call_per_node() {
     allow_many_files();
@@ -66,13 +77,7 @@ async fn a_thousand_repeats_at_once_make_one_message_and_one_database_call_per_n
     assert_eq!(app.database.number(CALLS).await, 4, "for each node one with the other message, and one with the key");
 
     let fresh = Node::start(&app.database.url, &options, &token(&app.tenant)).await;
-    // On a slow machine, who has waited a tenth of a second for the first to come back with the answer is asked to do so again.
-    let again = async |client: &Client| loop {
-        let answer = customer.through(client).publish_raw(&body, Some("storm")).await;
-        if answer.status != 409 {
-            return answer;
-        }
-    };
+    let again = async |client: &Client| told_in_the_end(async || customer.through(client).publish_raw(&body, Some("storm")).await).await;
     let answers = join_all((0..REPEATS).map(|number| again(if number % 2 == 0 { &app.client } else { &fresh.client }))).await;
     let bodies: HashSet<_> = answers.iter().chain(&accepted).map(|answer| (answer.status, answer.body.clone())).collect();
     assert_eq!(bodies.len(), 1, "all who come back hear the same");
@@ -99,14 +104,7 @@ async fn a_storm_of_any_other_write_is_executed_once_and_asks_the_database_for_n
     somebody.close().await.expect("closed");
     hold.release().await;
     let first = first.await.expect("no panic").expect(201);
-    // As above: on a slow machine some are asked to come back.
-    let again = async || loop {
-        let answer = create().send().await;
-        if answer.status != 409 {
-            return answer;
-        }
-    };
-    let answers = join_all((0..200).map(|_| again())).await;
+    let answers = join_all((0..200).map(|_| told_in_the_end(async || create().send().await))).await;
     assert!(answers.iter().all(|answer| answer.is_replay() && answer.body == first.body));
     assert_eq!(app.database.number("select count(*) from application").await, 1);
 }
