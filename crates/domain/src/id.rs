@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -116,6 +116,13 @@ pub fn floor(at: DateTime<Utc>) -> Uuid {
     Uuid::from_u128(millis << 80)
 }
 
+/// The smallest UUIDv7 of the moments that are not before `at`. Ids hold whole milliseconds: what was made at 1 ms was made before
+/// 1.5 ms, and what was made at 2 ms was not.
+pub fn from(at: DateTime<Utc>) -> Uuid {
+    let is_between = !at.timestamp_subsec_nanos().is_multiple_of(1_000_000);
+    floor(if is_between { at + TimeDelta::milliseconds(1) } else { at })
+}
+
 fn millis(uuid: Uuid) -> u64 {
     u64::try_from(uuid.as_u128() >> 80).unwrap_or(0)
 }
@@ -175,6 +182,15 @@ mod tests {
         assert!(earlier.public() < later.public());
         assert_eq!(earlier.created_at().timestamp(), 1_790_000_000);
         assert!(MessageId::first_at(earlier.created_at()) < earlier);
+    }
+
+    #[test]
+    fn a_moment_between_two_milliseconds_lies_between_their_ids() {
+        let id = |micros: i64| MessageId(floor(DateTime::from_timestamp_micros(micros).expect("a time")));
+        let bound = |micros: i64| MessageId(from(DateTime::from_timestamp_micros(micros).expect("a time")));
+        assert_eq!(bound(1_790_000_000_001_000), id(1_790_000_000_001_000));
+        assert_eq!(bound(1_790_000_000_001_001), id(1_790_000_000_002_000));
+        assert_eq!(bound(1_790_000_000_001_999), id(1_790_000_000_002_000));
     }
 
     #[test]

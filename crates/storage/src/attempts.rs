@@ -28,9 +28,9 @@ pub struct Filter {
     pub channel: Option<String>,
     /// Only of messages of these event types.
     pub event_types: Option<Vec<String>>,
-    /// Only those made before.
+    /// Only those made before this moment.
     pub before: Option<DateTime<Utc>>,
-    /// Only those made after.
+    /// Only those made at this moment or later.
     pub after: Option<DateTime<Utc>>,
 }
 
@@ -114,8 +114,8 @@ async fn list(
         page.rows(),
         outcomes as _,
         filter.status_code_class.and_then(|class| i16::try_from(class).ok()),
-        filter.before.map(id::floor),
-        filter.after.map(id::floor),
+        filter.before.map(id::from),
+        filter.after.map(id::from),
         filter.channel,
         filter.event_types as _,
     )

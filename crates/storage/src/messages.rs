@@ -29,9 +29,9 @@ pub struct Filter {
     pub channel: Option<String>,
     /// Only these event types.
     pub event_types: Option<Vec<String>>,
-    /// Only those made before.
+    /// Only those made before this moment.
     pub before: Option<DateTime<Utc>>,
-    /// Only those made after.
+    /// Only those made at this moment or later.
     pub after: Option<DateTime<Utc>>,
     /// Only those with this message key.
     pub message_key: Option<String>,
@@ -72,8 +72,8 @@ pub async fn list(
         page.rows(),
         filter.channel,
         filter.event_types as _,
-        filter.before.map(id::floor),
-        filter.after.map(id::floor),
+        filter.before.map(id::from),
+        filter.after.map(id::from),
     )
     .fetch_all(db.pool())
     .await?;
@@ -89,8 +89,8 @@ async fn list_by_key(
     filter: &Filter,
     page: &PageRequest<MessageId>,
 ) -> Result<Page<Message>> {
-    let mut first = filter.after.map_or(Uuid::nil(), id::floor);
-    let mut end = filter.before.map_or(Uuid::from_u128(u128::MAX), id::floor);
+    let mut first = filter.after.map_or(Uuid::nil(), id::from);
+    let mut end = filter.before.map_or(Uuid::from_u128(u128::MAX), id::from);
     match page.cursor.map(Uuid::from) {
         Some(cursor) if page.scans_up() => first = first.max(Uuid::from_u128(cursor.as_u128().saturating_add(1))),
         Some(cursor) => end = end.min(cursor),

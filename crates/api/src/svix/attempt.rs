@@ -240,7 +240,7 @@ impl OfEndpoint {
 pub(crate) async fn list_by_endpoint(call: Call) -> ApiResult {
     let filter = AttemptFilter::read(&call.query)?;
     let shared = ListFilter::read(&call.query)?;
-    let page = shared.page::<AttemptId>(&call.query)?;
+    let page = ListFilter::page::<AttemptId>(&call.query)?;
     let page = attempts::list_by_endpoint(call.db(), &call.address(), &filter.into_filter(shared), &page).await?;
     Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| filter.show(attempt)))
 }
@@ -254,7 +254,7 @@ pub(crate) async fn list_by_endpoint(call: Call) -> ApiResult {
 pub(crate) async fn list_by_message(call: Call) -> ApiResult {
     let filter = AttemptFilter::read(&call.query)?;
     let shared = ListFilter::read(&call.query)?;
-    let page = shared.page::<AttemptId>(&call.query)?;
+    let page = ListFilter::page::<AttemptId>(&call.query)?;
     let endpoint = OfEndpoint::read(&call.query)?;
     let (application, message) = (call.application(), call.message());
     let wanted = filter.into_filter(shared);

@@ -18,10 +18,10 @@ pub(crate) struct ListFilter {
     /// Filter response based on the channel
     #[param(min_length = 1, max_length = 256, pattern = r"^[a-zA-Z0-9\-_.]+$", example = "project_1337")]
     channel: Option<String>,
-    /// Only include items created before a certain date
+    /// Only include items created before this moment
     #[param(value_type = Option<String>, format = DateTime)]
     before: Option<DateTime<Utc>>,
-    /// Only include items created after a certain date
+    /// Only include items created at this moment or later
     #[param(value_type = Option<String>, format = DateTime)]
     after: Option<DateTime<Utc>>,
     /// Filter response based on the event type: repeated, separated by commas, or as `event_types[]`
@@ -41,12 +41,9 @@ impl ListFilter {
         Ok(Self { channel, before: query.time("before")?, after: query.time("after")?, event_types })
     }
 
-    /// The page that the query asks for, the newest first. A list bounded by `after` alone begins at the bound, as
-    /// svix-server's does: it is walked from its end.
-    pub(crate) fn page<I: Id>(&self, query: &Query) -> ApiResult<PageRequest<I>> {
-        let mut page = Paging::of_ids::<I>(query, false)?;
-        page.is_backwards |= page.cursor.is_none() && self.after.is_some() && self.before.is_none();
-        Ok(page)
+    /// The page that the query asks for, the newest first.
+    pub(crate) fn page<I: Id>(query: &Query) -> ApiResult<PageRequest<I>> {
+        Paging::of_ids::<I>(query, false)
     }
 }
 

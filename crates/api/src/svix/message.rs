@@ -218,7 +218,7 @@ impl OfKey {
 pub(crate) async fn list(call: Call) -> ApiResult {
     call.query.refuse(&["tag"])?;
     let filter = ListFilter::read(&call.query)?;
-    let page = filter.page::<MessageId>(&call.query)?;
+    let page = ListFilter::page::<MessageId>(&call.query)?;
     let wanted = Filter { message_key: OfKey::read(&call.query)?, ..filter.into() };
     let with_content = WithContent::read(&call.query)?;
     let page = messages::list(call.db(), call.tenant_id, &call.application(), &wanted, &page).await?;

@@ -1,8 +1,9 @@
 //! The Svix dialect: the wire types and operations of svix-server, as its unmodified SDKs use them.
 //!
 //! Known quirks that are kept: bodies are camelCase and queries snake_case; enums are integers; an application without a
-//! uid has no `uid` at all, an endpoint's is `null`; a list filtered by `after` alone begins with the oldest match.
-//! Differences: fields of the contract that we do not act on are refused by name; lists reach as far back as messages
+//! uid has no `uid` at all, an endpoint's is `null`; a page of `limit=0` is empty and says by `done` whether there is anything.
+//! Differences: a list filtered by `after` alone begins with the newest match, as every other, so that following `iterator` visits
+//! them all; fields of the contract that we do not act on are refused by name; lists reach as far back as messages
 //! are kept, not 90 days; answers to unknown paths have a body.
 
 #![expect(clippy::option_option, reason = "a field of a patch has three cases: keep, unset, set")]
@@ -40,6 +41,11 @@ use crate::{
 const MAX_LIMIT: i64 = 250;
 /// The items of a page whose size the client does not name.
 const DEFAULT_LIMIT: i64 = 50;
+
+/// In front of an iterator: the page before it.
+const BACKWARDS: char = '-';
+/// In front of an iterator that begins with a minus sign of its own, as the name of an event type may: the page after it.
+const ONWARDS: char = '~';
 
 /// A moment: RFC 3339, UTC, microseconds.
 #[derive(Clone, Copy, Debug, ToSchema)]
@@ -116,8 +122,8 @@ impl Paging {
 
     fn of<K, E: std::fmt::Display>(query: &Query, is_ascending: bool, read: impl Fn(&str) -> Result<K, E>) -> ApiResult<PageRequest<K>> {
         let Self { limit, iterator } = Self::read(query)?;
-        let is_backwards = iterator.as_ref().is_some_and(|text| text.starts_with('-'));
-        let cursor = iterator.map(|text| read(text.strip_prefix('-').unwrap_or(&text))).transpose();
+        let is_backwards = iterator.as_ref().is_some_and(|text| text.starts_with(BACKWARDS));
+        let cursor = iterator.map(|text| read(text.strip_prefix([BACKWARDS, ONWARDS]).unwrap_or(&text))).transpose();
         let cursor = cursor.map_err(|error| ApiError::invalid(&["query", "iterator"], error.to_string()))?;
         Ok(PageRequest { limit: limit.unwrap_or(DEFAULT_LIMIT), cursor, is_backwards, is_ascending })
     }
@@ -142,8 +148,9 @@ pub(crate) struct ListResponse<T> {
 
 /// Renders a page: `key` is an item's place in the list.
 pub(crate) fn list<'a, T, W: Serialize>(page: &'a Page<T>, key: impl Fn(&T) -> String, render: impl Fn(&'a T) -> W) -> Response {
-    let iterator = page.items.last().map(&key);
-    let prev_iterator = page.items.first().map(|item| format!("-{}", key(item)));
+    let onwards = |place: String| if place.starts_with(BACKWARDS) { format!("{ONWARDS}{place}") } else { place };
+    let iterator = page.items.last().map(|item| onwards(key(item)));
+    let prev_iterator = page.items.first().map(|item| format!("{BACKWARDS}{}", key(item)));
     let data = page.items.iter().map(render).collect();
     ok(&ListResponse { data, iterator, prev_iterator, done: !page.has_more })
 }
@@ -228,6 +235,18 @@ mod tests {
         let back = page(&format!("iterator=-{id}")).expect("a page");
         assert_eq!((back.cursor, back.is_backwards), (Some(id), true));
         assert_eq!(page("limit=250").expect("a page").limit, 250);
+    }
+
+    #[test]
+    fn a_name_that_begins_with_a_minus_sign_leads_both_ways() {
+        let names = |raw: &str| {
+            let page = Paging::of_names(&Query::parse(raw).expect("a query"), true).expect("a page");
+            (page.cursor.expect("a cursor"), page.is_backwards)
+        };
+        assert_eq!(names("iterator=~-a"), ("-a".into(), false));
+        assert_eq!(names("iterator=--a"), ("-a".into(), true));
+        assert_eq!(names("iterator=a"), ("a".into(), false));
+        assert_eq!(names("iterator=-a"), ("a".into(), true));
     }
 
     #[test]
