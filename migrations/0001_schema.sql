@@ -117,7 +117,9 @@ create table message (
 ) partition by range (id);
 alter table message alter payload set storage external;
 comment on column message.payload is 'the publisher''s exact bytes; null once expunged';
+comment on column message.payload_expires_at is 'from then on the payload is not shown or sent, and soon removed';
 create index message_list on message (application_id, id);
+create index message_payload_expiry on message (payload_expires_at) where payload_expires_at is not null;
 
 -- What must stay unique for longer than a partition lives; trimmed after the message's partition is gone.
 create table event_uid (
@@ -191,12 +193,14 @@ create table attempt (
   url text not null,
   response bytea not null default '',
   next_attempt_at timestamptz,
+  is_resent boolean not null default false,
   constraint attempts_start_at_1 check (number >= 1),
   constraint outcome_is_known check (outcome between 0 and 4),
   constraint trigger_is_known check (trigger in (0, 1)),
   constraint response_is_short check (octet_length(response) <= 16384),
   constraint only_a_failure_is_followed check (next_attempt_at is null or outcome in (1, 2))
 ) partition by range (id);
+comment on column attempt.is_resent is 'the kept connection had been closed, so the request was sent once more on a new one';
 create index attempt_of_message on attempt (message_id, id);
 create index attempt_of_endpoint on attempt (endpoint_id, id);
 create index attempt_latest on attempt (endpoint_id, outcome, id) where is_latest;

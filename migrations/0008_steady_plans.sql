@@ -1,7 +1,8 @@
 -- Plans that do not depend on statistics: the two functions of the hot path that looked rows up by joins, anew.
 
 -- The third version of the statement that writes what one process has to write. What it takes and what it returns is what
--- `step_v2` takes and returns (migration 0005); how Postgres goes about it does not depend on statistics any more.
+-- `step_v2` takes and returns (migration 0005), and two things more: for how long each payload is kept (null: as long as its message), and
+-- whether a send was repeated on another connection. How Postgres goes about it does not depend on statistics any more.
 --
 -- A queue that was long and is short has large indexes and few rows, so each index looks as if all of it had to be read for one
 -- row. The planner then took the due rows of the endpoint for each result of a batch, and read all of them. So every row that
@@ -12,7 +13,7 @@
 -- Arrays become rows in the target list of a subquery: `from unnest(...)` copies every one of them first.
 create function step_v3(
   p_id uuid[], p_tenant uuid[], p_application uuid[], p_event_type text[], p_event_id text[], p_channels text[],
-  p_message_key text[], p_payload bytea[], p_content_type text[],
+  p_message_key text[], p_payload bytea[], p_content_type text[], p_payload_seconds float8[],
   p_k uuid[], p_fingerprint uuid[], p_ttl float8[], p_saves_conflict boolean[],
   p_uid_hash uuid[], p_key_hash uuid[], p_digest uuid[],
   p_lock bigint[], p_uid_lock bigint[], p_key_lock bigint[],
@@ -20,7 +21,7 @@ create function step_v3(
   d_of integer[], d_endpoint uuid[], d_is_leased boolean[],
   p_lease uuid, p_lease_seconds float8, p_horizon interval, p_is_rerun boolean,
   f_message uuid[], f_endpoint uuid[], f_run integer[], f_lease uuid[], f_kind smallint[], f_attempt uuid[], f_number smallint[],
-  f_outcome smallint[], f_status smallint[], f_duration integer[], f_response bytea[], f_url text[], f_delay float8[]
+  f_outcome smallint[], f_status smallint[], f_duration integer[], f_response bytea[], f_url text[], f_delay float8[], f_is_resent boolean[]
 ) returns table (o integer, outcome smallint, ref uuid, is_mismatch boolean) language plpgsql volatile as $$
 #variable_conflict use_column
 declare
@@ -42,7 +43,8 @@ begin
     with result as (
       select unnest(f_message) as message_id, unnest(f_endpoint) as endpoint_id, unnest(f_run) as run, unnest(f_lease) as lease, unnest(f_kind) as kind,
         unnest(f_attempt) as attempt_id, unnest(f_number) as number, unnest(f_outcome) as outcome, unnest(f_status) as status_code,
-        unnest(f_duration) as duration_ms, unnest(f_response) as response, unnest(f_url) as url, unnest(f_delay) as delay
+        unnest(f_duration) as duration_ms, unnest(f_response) as response, unnest(f_url) as url, unnest(f_delay) as delay,
+        unnest(f_is_resent) as is_resent
     ), taken as (
       delete from queue q using result r
         where (q.message_id, q.endpoint_id, q.run) >= (r.message_id, r.endpoint_id, r.run)
@@ -54,11 +56,12 @@ begin
         select message_id, endpoint_id, run, tenant_id, application_id, trigger, number, now() + make_interval(secs => delay), attempt_id
           from taken where kind = 1
     ), recorded as (
-      insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at)
+      insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at,
+          is_resent)
         select attempt_id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, status_code, duration_ms,
             -- What ended because its endpoint was deleted was not sent anywhere: it names where it would have gone.
             case when url = '' then coalesce((select e.url from endpoint e where e.id = taken.endpoint_id), '') else url end, response,
-            case when kind = 1 then now() + make_interval(secs => delay) end
+            case when kind = 1 then now() + make_interval(secs => delay) end, is_resent
           from taken
     )
     select array_agg(attempt_id), array_agg(last_attempt_id) filter (where last_attempt_id is not null) into v_live, v_former from taken;
@@ -151,12 +154,14 @@ begin
     end loop;
   end if;
 
-  insert into message (id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, payload_mismatch, payload, content_type)
+  insert into message (id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, payload_mismatch, payload, content_type,
+      payload_expires_at)
     select t.id, t.tenant, t.application, t.event_type, t.event_id, t.channels::text[], t.message_key,
-        case when v_state[t.n] = 8 then v_ref[t.n] end, v_state[t.n] = 8 and v_mismatch[t.n], t.payload, t.content_type
+        case when v_state[t.n] = 8 then v_ref[t.n] end, v_state[t.n] = 8 and v_mismatch[t.n], t.payload, t.content_type,
+        now() + make_interval(secs => t.payload_seconds)
       from (select generate_subscripts(p_id, 1) as n, unnest(p_id) as id, unnest(p_tenant) as tenant, unnest(p_application) as application,
         unnest(p_event_type) as event_type, unnest(p_event_id) as event_id, unnest(p_channels) as channels, unnest(p_message_key) as message_key,
-        unnest(p_payload) as payload, unnest(p_content_type) as content_type) t
+        unnest(p_payload) as payload, unnest(p_content_type) as content_type, unnest(p_payload_seconds) as payload_seconds) t
       where v_state[t.n] in (0, 8);
   if v_has_uids then
     insert into event_uid (scope_hash, message_id)
@@ -360,7 +365,8 @@ begin
           'worker crashed: three sends in a row ended without a result, so the delivery was given up'::bytea
         from ended d left join lateral (select e.url from endpoint e where e.id = d.endpoint_id offset 0) e on true
   )
-  select l.message_id, l.endpoint_id, l.run, l.tenant_id, l.application_id, l.trigger, l.attempts, coalesce(a.version, 0), m.payload, m.content_type,
+  select l.message_id, l.endpoint_id, l.run, l.tenant_id, l.application_id, l.trigger, l.attempts, coalesce(a.version, 0),
+      case when m.payload_expires_at <= now() then null else m.payload end, m.content_type,
       case when m.duplicate_of is null then m.message_key end, m.released_at,
       case when l.endpoint_id = any (v_probes) then 1 when l.endpoint_id = any (v_recovering) then 2 else 0 end::smallint,
       null::uuid, null::uuid[], null::uuid[], null::uuid[], null::float8, null::integer, null::integer

@@ -296,8 +296,6 @@ async fn a_field_that_is_not_supported_is_refused_by_name() {
         ("tags", json!(["a"])),
         ("transformationsParams", json!({ "rawPayload": "x" })),
         ("deliverAt", json!("2999-01-01T00:00:00Z")),
-        ("payloadRetentionPeriod", json!(5)),
-        ("payloadRetentionHours", json!(24)),
         ("application", json!({ "name": "x" })),
     ];
     for (member, value) in unsupported {

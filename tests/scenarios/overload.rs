@@ -34,8 +34,7 @@ async fn a_flood_on_a_stalled_database_is_refused_and_what_was_accepted_is_deliv
     let db = storage::Db::connect(&database::config(&app.database.url)).await.expect("a database");
     let committer = committer::start(&db, committer::Options { lease: Duration::from_mins(1), hand_off: None });
     let application = Reference::Id(ApplicationId::parse(&customer.id).expect("an id"));
-    let tenant = app.database.texts("select id::text from tenant").await.remove(0);
-    let tenant_id = TenantId(tenant.parse().expect("a uuid"));
+    let tenant_id = TenantId(app.database.texts("select id::text from tenant").await[0].parse().expect("a uuid"));
     let subscribers = directory::find(&db, tenant_id, &application).await.expect("an application");
     let new = |number: usize| NewMessage {
         subscribers: subscribers.clone(),
@@ -46,6 +45,7 @@ async fn a_flood_on_a_stalled_database_is_refused_and_what_was_accepted_is_deliv
         message_key: None,
         payload: bytes::Bytes::from_static(b"{}"),
         content_type: "application/json".into(),
+        payload_retention: None,
         claim: None,
     };
     let hold = app.database.hold_inserts("message").await;

@@ -62,6 +62,7 @@ fn arguments(ids: &Ids) -> BTreeMap<&'static str, String> {
         ("p_message_key", each("'key-' || i")),
         ("p_payload", each("'{}'::bytea")),
         ("p_content_type", each("'application/json'::text")),
+        ("p_payload_seconds", each("case when i % 2 = 0 then 3600 end::float8")),
         ("p_k", each("gen_random_uuid()")),
         ("p_fingerprint", each("gen_random_uuid()")),
         ("p_ttl", each("86460::float8")),
@@ -94,6 +95,16 @@ fn arguments(ids: &Ids) -> BTreeMap<&'static str, String> {
         ("f_response", each("'ok'::bytea")),
         ("f_url", each("'http://127.0.0.1/'::text")),
         ("f_delay", each("60::float8")),
+        ("f_is_resent", each("i % 2 = 0")),
+    ])
+    .into_iter()
+    .chain(constants())
+    .collect()
+}
+
+/// The parameters that do not depend on what is stored.
+fn constants() -> BTreeMap<&'static str, String> {
+    BTreeMap::from([
         ("p_limit", "1000".into()),
         ("p_total", "512".into()),
         ("p_share", "64".into()),

@@ -98,6 +98,8 @@ pub struct Attempt {
     pub duration: Duration,
     /// When the next attempt is due, if one follows.
     pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Whether it was sent once more on a new connection, because the kept one turned out to be closed.
+    pub is_resent: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
 }

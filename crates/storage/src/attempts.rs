@@ -72,7 +72,7 @@ pub async fn get(
     let message = messages::get(db, tenant_id, application, message).await?;
     let row = sqlx::query_as!(
         Row,
-        "select id, message_id, endpoint_id, run, number, application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at
+        "select id, message_id, endpoint_id, run, number, application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at, is_resent
            from attempt where id = $1 and message_id = $2",
         Uuid::from(attempt),
         Uuid::from(message.id),
@@ -93,7 +93,7 @@ async fn list(
     let outcomes: Option<Vec<i16>> = filter.outcomes.as_ref().map(|outcomes| outcomes.iter().map(|outcome| outcome.code()).collect());
     let rows = sqlx::query_as!(
         Row,
-        "select a.id, a.message_id, a.endpoint_id, run, number, a.application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at
+        "select a.id, a.message_id, a.endpoint_id, run, number, a.application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at, is_resent
            from attempt a where a.application_id = $1
             and ($2::uuid is null or a.message_id = $2)
             and ($3::uuid is null or a.endpoint_id = $3)
@@ -139,6 +139,7 @@ struct Row {
     url: String,
     response: Vec<u8>,
     next_attempt_at: Option<DateTime<Utc>>,
+    is_resent: bool,
 }
 
 impl From<Row> for Attempt {
@@ -158,6 +159,7 @@ impl From<Row> for Attempt {
             response: row.response.into(),
             duration: Duration::from_millis(u64::try_from(row.duration_ms).unwrap_or(0)),
             next_attempt_at: row.next_attempt_at,
+            is_resent: row.is_resent,
             created_at: id.created_at(),
         }
     }

@@ -58,7 +58,8 @@ pub async fn list(
     }
     let rows = sqlx::query_as!(
         Row,
-        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch, payload, content_type
+        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
+           case when payload_expires_at <= now() then null else payload end as payload, content_type
            from message where application_id = $1
             and ($2::uuid is null or case when $3 then id > $2 else id < $2 end)
             and ($5::text is null or $5 = any (channels))
@@ -99,7 +100,8 @@ async fn list_by_key(
     let rows = sqlx::query_as!(
         Row,
         r#"select id as "id!", tenant_id as "tenant_id!", application_id as "application_id!", event_type as "event_type!", event_id, channels,
-                  message_key, duplicate_of, released_at, payload_mismatch as "payload_mismatch!", payload, content_type as "content_type!"
+                  message_key, duplicate_of, released_at, payload_mismatch as "payload_mismatch!",
+                  case when payload_expires_at <= now() then null else payload end as payload, content_type as "content_type!"
              from messages_of_key_v1($1, $2, $3, $4, $5, $6, $7, $8)"#,
         Uuid::from(application_id),
         key,
@@ -139,13 +141,36 @@ pub(crate) async fn by_id(db: &Db, id: MessageId) -> Result<Option<Message>> {
 pub(crate) async fn find(connection: &mut PgConnection, id: MessageId) -> Result<Option<Message>> {
     let row = sqlx::query_as!(
         Row,
-        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch, payload, content_type
+        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
+           case when payload_expires_at <= now() then null else payload end as payload, content_type
            from message where id = $1",
         Uuid::from(id),
     )
     .fetch_optional(connection)
     .await?;
     Ok(row.map(Message::from))
+}
+
+/// How many payloads one statement removes.
+const REMOVED_AT_ONCE: i64 = 1000;
+
+/// Removes the payloads whose time is over, a batch at a time. They have not been shown or sent since then.
+pub async fn remove_expired_payloads(db: &Db) -> Result<()> {
+    let mut connection = db.connect_apart("posthaste-upkeep").await?;
+    loop {
+        let removed = sqlx::query!(
+            "update message set payload = null, payload_expires_at = null where id = any (array(
+               select m.id from message m where m.payload_expires_at <= now() order by m.payload_expires_at limit $1))",
+            REMOVED_AT_ONCE
+        );
+        let removed = removed.execute(&mut connection).await?.rows_affected();
+        if removed > 0 {
+            tracing::info!(removed, "removed payloads whose retention is over");
+        }
+        if removed < REMOVED_AT_ONCE.unsigned_abs() {
+            return Ok(());
+        }
+    }
 }
 
 /// A message as its table holds it.

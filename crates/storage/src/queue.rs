@@ -294,7 +294,7 @@ impl Effect for Resend {
         let endpoint = endpoints::find(&mut *tx, application_id, &self.endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
         let message_id = Uuid::from(messages::resolve(&mut *tx, application_id, &self.message).await?);
         let message = sqlx::query!(
-            r#"select case when released_at is null then duplicate_of end as original, payload is null as "is_expunged!" from message where id = $1 and application_id = $2"#,
+            r#"select case when released_at is null then duplicate_of end as original, payload is null or coalesce(payload_expires_at <= now(), false) as "is_expunged!" from message where id = $1 and application_id = $2"#,
             message_id,
             Uuid::from(application_id),
         )

@@ -277,7 +277,7 @@ impl<'a> Held<'a> {
         self.dispatcher.db.metrics().attempted(&job, outcome, exchange.class(), self.dispatcher.db.now());
         let Exchange { status_code, response, duration, .. } = exchange;
         let url = std::mem::take(&mut self.url);
-        self.dispatcher.completer.complete(job, Report { outcome, status_code, response, duration, url, next });
+        self.dispatcher.completer.complete(job, Report { outcome, status_code, response, duration, url, is_resent: false, next });
     }
 }
 

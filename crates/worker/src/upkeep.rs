@@ -1,9 +1,9 @@
-//! Makes partitions ahead of time, drops those past their retention, and forgets endpoints that are well again, on start and
-//! every hour.
+//! Makes partitions ahead of time, drops those past their retention, removes payloads whose own retention is over, and forgets
+//! endpoints that are well again, on start and every hour.
 
 use std::time::Duration;
 
-use storage::{Db, health, partitions};
+use storage::{Db, health, messages, partitions};
 use tokio::time::sleep;
 
 /// The rest after a round that worked.
@@ -28,5 +28,6 @@ pub(crate) async fn run(db: Db, retention: Duration) {
 async fn round(db: &Db, retention: Duration) -> storage::Result<()> {
     partitions::ensure(db).await?;
     health::forget_the_well(db).await?;
+    messages::remove_expired_payloads(db).await?;
     partitions::drop_expired(db, retention).await
 }

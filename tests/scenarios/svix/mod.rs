@@ -6,6 +6,7 @@ mod endpoint;
 mod event_type;
 mod message;
 mod pages;
+mod payload_retention;
 
 /// The status of an answer that the SDK reports as an error.
 pub(crate) fn status_of<T: std::fmt::Debug>(result: Result<T, svix::error::Error>) -> u16 {

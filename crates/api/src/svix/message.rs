@@ -8,7 +8,7 @@ use domain::{
     id::{Id, MessageId},
     message::Message,
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use storage::{
     Conflict,
@@ -28,6 +28,7 @@ use super::{
     fields::{EventId, EventTypeName, MessageChannels, MessageKey, NotYet, message_key},
     filter::ListFilter,
     list as render_list, ok,
+    payload_retention::{self, Days, Hours},
 };
 use crate::{
     error::{ApiError, ApiResult, JSON},
@@ -35,9 +36,6 @@ use crate::{
     idempotency::respond,
     query::Query,
 };
-
-/// The retention that the contract defaults to, in days; the only one that we take.
-const RETENTION_DAYS: i64 = 90;
 
 /// How often a message is offered again because its application's name changed hands meanwhile.
 const RENAMES: usize = 3;
@@ -59,13 +57,15 @@ pub(crate) struct MessageIn<'a> {
     /// Optional key that dedupes messages: a second message with it is stored, flagged as a duplicate and not delivered
     #[serde(rename = "idempotency_key", alias = "idempotencyKey")]
     message_key: Option<MessageKey>,
-    /// How long the payload is kept, in days
-    #[serde(default, rename = "payloadRetentionPeriod")]
-    #[schema(value_type = i64, required = false, minimum = 90, maximum = 90, default = 90)]
-    _payload_retention_period: RetentionPeriod,
-    #[serde(default, rename = "payloadRetentionHours")]
-    #[schema(ignore)]
-    _payload_retention_hours: NotYet,
+    /// For how many days the payload is kept; it is not shown or sent after that. Absent: as long as the message, which
+    /// `POSTHASTE_RETENTION` bounds
+    #[serde(default)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 90)]
+    payload_retention_period: Days,
+    /// The same in hours, in place of days
+    #[serde(default)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 2160)]
+    payload_retention_hours: Hours,
     #[serde(default, rename = "application")]
     #[schema(ignore)]
     _application: NotYet,
@@ -92,19 +92,6 @@ impl PartialSchema for Payload {
 }
 
 impl ToSchema for Payload {}
-
-/// The default retention, which is the only one that we act on.
-#[derive(Clone, Copy, Debug, Default)]
-struct RetentionPeriod;
-
-impl<'de> Deserialize<'de> for RetentionPeriod {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Option::<i64>::deserialize(deserializer)? {
-            None | Some(RETENTION_DAYS) => Ok(Self),
-            Some(_) => Err(D::Error::custom(format!("is not supported yet other than {RETENTION_DAYS}: leave it out"))),
-        }
-    }
-}
 
 /// A message.
 #[derive(Debug, Serialize, ToSchema)]
@@ -269,6 +256,7 @@ async fn publish(call: &Call) -> ApiResult {
     let with_content = WithContent::read(&call.query)?;
     let new = call.json::<MessageIn>()?;
     let payload = object_slice(&call.body, new.payload)?;
+    let payload_retention = payload_retention::wanted(new.payload_retention_period, new.payload_retention_hours)?;
     let application = call.application();
     let subscribers = directory::find(call.db(), call.tenant_id, &application).await?;
     if let Some(refusal) = call.known_refusal(subscribers.policy).await? {
@@ -284,6 +272,7 @@ async fn publish(call: &Call) -> ApiResult {
         message_key: new.message_key.map(|key| key.0),
         payload,
         content_type: JSON.to_owned(),
+        payload_retention,
     });
     for _ in 0..RENAMES {
         match call.context.publisher.publish(&new).await {
@@ -374,7 +363,8 @@ mod tests {
             ("\"payload\":{},\"idempotency_key\":\"\"", "body.idempotency_key"),
             ("\"payload\":{},\"tags\":[\"a\"]", "body.tags"),
             ("\"payload\":{},\"deliverAt\":\"2030-01-01T00:00:00Z\"", "body.deliverAt"),
-            ("\"payload\":{},\"payloadRetentionPeriod\":5", "body.payloadRetentionPeriod"),
+            ("\"payload\":{},\"payloadRetentionPeriod\":91", "body.payloadRetentionPeriod"),
+            ("\"payload\":{},\"payloadRetentionHours\":0", "body.payloadRetentionHours"),
             ("\"payload\":{},\"application\":{\"name\":\"a\"}", "body.application"),
         ] {
             assert_eq!(place(&format!("{{\"eventType\":\"a\",{rest}}}")), loc, "{rest}");

@@ -19,6 +19,7 @@ pub(crate) mod fields;
 pub(crate) mod filter;
 pub(crate) mod idempotency;
 pub(crate) mod message;
+mod payload_retention;
 
 use axum::{http::StatusCode, response::Response};
 use bytes::Bytes;

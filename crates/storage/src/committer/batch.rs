@@ -127,7 +127,7 @@ impl Batch {
             Line,
             r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v3(
                  $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
-                 $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41)"#,
+                 $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43)"#,
             &a.id,
             &a.tenant,
             &a.application,
@@ -137,6 +137,7 @@ impl Batch {
             &a.message_key as _,
             &a.payload as _,
             &a.content_type as _,
+            &a.payload_seconds as _,
             &a.key as _,
             &a.fingerprint as _,
             &a.ttl,
@@ -169,6 +170,7 @@ impl Batch {
             &f.response as _,
             &f.url as _,
             &f.delay,
+            &f.is_resent,
         )
         .fetch_all(connection)
         .await?;
@@ -226,6 +228,7 @@ struct Accept<'a> {
     message_key: Vec<Option<&'a str>>,
     payload: Vec<&'a [u8]>,
     content_type: Vec<&'a str>,
+    payload_seconds: Vec<Option<f64>>,
     key: Vec<Option<Uuid>>,
     fingerprint: Vec<Option<Uuid>>,
     ttl: Vec<f64>,
@@ -268,6 +271,7 @@ impl<'a> Accept<'a> {
         self.message_key.push(new.message_key.as_deref());
         self.payload.push(&new.payload);
         self.content_type.push(&new.content_type);
+        self.payload_seconds.push(new.payload_retention.map(|retention| retention.as_secs_f64()));
         self.key.push(pending.claim.map(|claim| claim.scope));
         self.fingerprint.push(pending.claim.map(|claim| claim.fingerprint));
         self.ttl.push(pending.claim.map_or(0.0, |claim| claim.policy.ttl.as_secs_f64()));
@@ -308,6 +312,7 @@ struct Finished<'a> {
     response: Vec<&'a [u8]>,
     url: Vec<&'a str>,
     delay: Vec<f64>,
+    is_resent: Vec<bool>,
 }
 
 impl<'a> Finished<'a> {
@@ -339,5 +344,6 @@ impl<'a> Finished<'a> {
         self.response.push(report.map_or(&[], |report| &report.response[..report.response.len().min(MAX_RESPONSE)]));
         self.url.push(report.map_or("", |report| &report.url));
         self.delay.push(delay);
+        self.is_resent.push(report.is_some_and(|report| report.is_resent));
     }
 }

@@ -67,6 +67,8 @@ pub struct NewMessage {
     pub payload: Bytes,
     /// What they are.
     pub content_type: String,
+    /// For how long the payload is kept; otherwise for as long as its message.
+    pub payload_retention: Option<Duration>,
     /// The request's idempotency key.
     pub claim: Option<Claim>,
 }
@@ -115,6 +117,8 @@ pub struct Report {
     pub duration: Duration,
     /// The URL that was called.
     pub url: String,
+    /// Whether it was sent once more on a new connection, because the kept one turned out to be closed.
+    pub is_resent: bool,
     /// What follows.
     pub next: Next,
 }

@@ -83,6 +83,7 @@ impl Stage {
             message_key: None,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
             content_type: "application/json".into(),
+            payload_retention: None,
             claim: None,
         }
     }
@@ -141,6 +142,7 @@ fn report(outcome: Outcome, next: Next) -> Report {
         response: Bytes::from_static(b"a\0b"),
         duration: Duration::from_millis(3),
         url: "http://x/".into(),
+        is_resent: false,
         next,
     }
 }
