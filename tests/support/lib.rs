@@ -3,7 +3,7 @@
 //! Reading order:
 //! [`App`] a server with a database of its own · [`client`] asks it, and holds each answer against the contract ·
 //! [`customer`] an application with endpoints · [`receiver`] gets the webhooks · [`database`] looks at rows and moves time ·
-//! [`clock`] sets the database's time · [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`cluster`] Postgres itself ·
+//! [`clock`] sets the database's time · [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`outgoing`] is a proxy that webhooks go through · [`tls`] issues certificates · [`cluster`] Postgres itself ·
 //! [`contract`] `openapi.yaml` · [`scrape`] reads the metrics.
 
 use std::{
@@ -24,10 +24,12 @@ pub mod cluster;
 pub mod contract;
 pub mod customer;
 pub mod database;
+pub mod outgoing;
 pub mod processes;
 pub mod proxy;
 pub mod receiver;
 pub mod scrape;
+pub mod tls;
 pub mod witness;
 
 pub use cli::server::Roles;
@@ -77,6 +79,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Networks that may be called although they are private.
     pub egress_allow: Vec<&'static str>,
+    /// The proxy through which receivers are called.
+    pub egress_proxy: Option<worker::Proxy>,
     /// How idempotency keys are treated.
     pub policy: Policy,
     /// Larger bodies are refused.
@@ -95,6 +99,7 @@ impl Default for Options {
             schedule: RetrySchedule::default().0,
             request_timeout: Duration::from_secs(15),
             egress_allow: vec!["127.0.0.0/8"],
+            egress_proxy: None,
             policy: Policy::default(),
             max_payload: 1024 * 1024,
             signature_headers: worker::SignatureHeaders::Both,
@@ -134,6 +139,8 @@ impl Node {
             has_playground: false,
             worker: worker::Config {
                 egress_allow: options.egress_allow.iter().map(|net| net.parse().expect("a network")).collect(),
+                egress_ca: worker::Authorities::default(),
+                egress_proxy: options.egress_proxy.clone(),
                 schedule: RetrySchedule(options.schedule.clone()),
                 request_timeout: options.request_timeout,
                 signature_headers: options.signature_headers,

@@ -12,11 +12,13 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
     sync::watch,
 };
+use tokio_rustls::TlsAcceptor;
 
 /// How long a test waits for something that must happen, before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -97,6 +99,8 @@ enum Manner {
     Hang,
     Close,
     Drip,
+    Raw,
+    RawThenClose,
 }
 
 /// What the receiver says to one request.
@@ -129,6 +133,16 @@ impl Reply {
     /// Promises a large body and sends a byte of it now and then, without end.
     pub fn drip() -> Self {
         Self { manner: Manner::Drip, ..Self::status(200) }
+    }
+
+    /// Sends these bytes as they are, and keeps the connection.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { manner: Manner::Raw, body: bytes.into(), ..Self::status(200) }
+    }
+
+    /// Sends these bytes as they are, and closes the connection.
+    pub fn raw_then_close(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { manner: Manner::RawThenClose, ..Self::raw(bytes) }
     }
 
     /// Adds a header.
@@ -166,6 +180,7 @@ struct State {
     count: watch::Sender<usize>,
     connections: AtomicUsize,
     in_flight: AtomicUsize,
+    server_names: Mutex<Vec<String>>,
     scripts: Mutex<HashMap<String, VecDeque<Reply>>>,
 }
 
@@ -195,6 +210,30 @@ impl Receiver {
             }
         });
         receiver
+    }
+
+    /// Listens on a free port of 127.0.0.1 with TLS.
+    pub async fn start_tls(config: ServerConfig) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
+        let receiver = Self { address: listener.local_addr().expect("a bound listener"), state: Arc::default() };
+        let (state, acceptor) = (receiver.state.clone(), TlsAcceptor::from(Arc::new(config)));
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                state.connections.fetch_add(1, Ordering::Relaxed);
+                let (state, acceptor) = (state.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    let Ok(connection) = acceptor.accept(connection).await else { return };
+                    state.server_names.lock().extend(connection.get_ref().1.server_name().map(str::to_owned));
+                    serve(connection, state).await;
+                });
+            }
+        });
+        receiver
+    }
+
+    /// The names that were asked for in TLS handshakes which came about.
+    pub fn server_names(&self) -> Vec<String> {
+        self.state.server_names.lock().clone()
     }
 
     /// The URL of a path.
@@ -243,6 +282,11 @@ impl Receiver {
     }
 }
 
+/// A connection, encrypted or not.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Wire for T {}
+
 /// Counts one request while it is being answered.
 struct InFlight<'a>(&'a AtomicUsize);
 
@@ -259,7 +303,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-async fn serve(mut connection: TcpStream, state: Arc<State>) {
+async fn serve(mut connection: impl Wire, state: Arc<State>) {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut connection, &mut buffer).await {
         let reply = next_reply(&state, &request.path);
@@ -286,7 +330,7 @@ fn next_reply(state: &State, path: &str) -> Reply {
     reply
 }
 
-async fn write_reply(connection: &mut TcpStream, reply: &Reply) -> Option<()> {
+async fn write_reply(connection: &mut impl Wire, reply: &Reply) -> Option<()> {
     match reply.manner {
         Manner::Close => return None,
         Manner::Hang => std::future::pending().await,
@@ -296,6 +340,11 @@ async fn write_reply(connection: &mut TcpStream, reply: &Reply) -> Option<()> {
                 connection.write_all(b".").await.ok()?;
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
+        }
+        Manner::Raw => return connection.write_all(&reply.body).await.ok(),
+        Manner::RawThenClose => {
+            connection.write_all(&reply.body).await.ok()?;
+            return None;
         }
         Manner::Whole => {}
     }
@@ -311,7 +360,7 @@ async fn write_reply(connection: &mut TcpStream, reply: &Reply) -> Option<()> {
     connection.write_all(&reply.body).await.ok()
 }
 
-async fn read_request(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Received> {
+async fn read_request(connection: &mut impl Wire, buffer: &mut Vec<u8>) -> Option<Received> {
     let end = loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
@@ -338,7 +387,7 @@ fn header_line(line: &[u8]) -> Option<(String, Vec<u8>)> {
     Some((String::from_utf8_lossy(&line[..colon]).into_owned(), line[colon + 1..].trim_ascii().to_vec()))
 }
 
-async fn fill(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+async fn fill(connection: &mut impl Wire, buffer: &mut Vec<u8>) -> Option<()> {
     let read = connection.read_buf(buffer).await.ok()?;
     (read > 0).then_some(())
 }

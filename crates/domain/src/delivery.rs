@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     id::{ApplicationId, AttemptId, EndpointId, MessageId},
-    retry::RetrySchedule,
+    retry::{Asked, RetrySchedule},
 };
 
 /// How many times in a row a worker may die while it sends a delivery, before the delivery is given up.
@@ -117,6 +117,8 @@ pub struct Exchange {
     pub retry_after: Option<Duration>,
     /// Why no response came; `None` if one did.
     pub silence: Option<Silence>,
+    /// What went wrong, in words for the operator, who may know more than the customer does.
+    pub remark: Option<String>,
 }
 
 /// Why no response came.
@@ -199,7 +201,9 @@ pub fn after(exchange: &Exchange, trigger: Trigger, number: i16, schedule: &Retr
         return (Outcome::Failed, Next::Finished);
     }
     let number = u32::try_from(number).unwrap_or(0);
-    let next = schedule.wait_after(number, exchange.retry_after, dice).map_or(Next::Finished, Next::Retry);
+    let is_busy = matches!(exchange.status_code, 429 | 503);
+    let asked = exchange.retry_after.map(|wait| Asked { wait, is_busy });
+    let next = schedule.wait_after(number, asked, dice).map_or(Next::Finished, Next::Retry);
     (Outcome::Failed, next)
 }
 
@@ -208,7 +212,7 @@ mod tests {
     use super::*;
 
     fn answered(status_code: u16) -> Exchange {
-        Exchange { status_code, response: Bytes::new(), duration: Duration::ZERO, retry_after: None, silence: None }
+        Exchange { status_code, response: Bytes::new(), duration: Duration::ZERO, retry_after: None, silence: None, remark: None }
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Which addresses may be called: by default none that is not on the public internet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
 /// Networks that are never called unless the operator allows them, after the IANA special-purpose registries
-/// (<https://www.iana.org/assignments/iana-ipv4-special-registry>, `…/iana-ipv6-special-registry`).
-const BLOCKED: [&str; 31] = [
+/// (<https://www.iana.org/assignments/iana-ipv4-special-registry>, `…/iana-ipv6-special-registry`); and the one
+/// address outside of them at which a cloud answers its own machines alone (Azure's WireServer).
+const BLOCKED: [&str; 32] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
@@ -57,9 +62,32 @@ impl EgressPolicy {
     /// Whether `address` may be called. An IPv6 address that carries an IPv4 one (mapped, compatible, NAT64, 6to4) is
     /// judged by what it carries too.
     pub fn permits(&self, address: IpAddr) -> bool {
-        let carried = carried(address);
-        let is_in = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address) || carried.is_some_and(|inner| net.contains(&inner)));
-        is_in(&self.allowed) || !is_in(&self.blocked)
+        self.forbids(address).is_none()
+    }
+
+    /// Why `address` may not be called; `None` if it may.
+    pub fn forbids(&self, address: IpAddr) -> Option<Forbidden> {
+        // What an address carries comes first: that network is the one to allow.
+        let judged = || carried(address).into_iter().chain([address]);
+        let found = |nets: &[IpNet]| judged().find_map(|address| nets.iter().find(|net| net.contains(&address)).copied());
+        let network = found(&self.blocked).filter(|_| found(&self.allowed).is_none())?;
+        Some(Forbidden { address, network })
+    }
+}
+
+/// An address that may not be called, and the network that would have to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forbidden {
+    /// The address.
+    pub address: IpAddr,
+    /// The blocked network to which it belongs.
+    pub network: IpNet,
+}
+
+impl fmt::Display for Forbidden {
+    /// For the operator: a customer must not see what a name resolves to.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is in {}, which is not allowed", self.address, self.network)
     }
 }
 
@@ -124,6 +152,60 @@ mod tests {
         for address in closed {
             assert!(!permits(&policy, address), "{address}");
         }
+    }
+
+    /// Where clouds tell a machine who it is and what it may do.
+    #[test]
+    fn no_cloud_tells_us_its_secrets() {
+        let policy = EgressPolicy::new(vec![]);
+        let services = [
+            ("169.254.169.254", "AWS, Azure, Google, DigitalOcean, Hetzner, Oracle, OpenStack"),
+            ("169.254.170.2", "the credentials of an ECS task"),
+            ("169.254.170.23", "the credentials of an EKS pod"),
+            ("169.254.169.253", "the name server of a VPC"),
+            ("169.254.169.123", "its clock"),
+            ("169.254.0.23", "Tencent"),
+            ("169.254.42.42", "Scaleway"),
+            ("168.63.129.16", "Azure's WireServer"),
+            ("100.100.100.200", "Alibaba"),
+            ("192.0.0.192", "Oracle, first generation"),
+            ("fd00:ec2::254", "AWS"),
+            ("fd00:ec2::23", "EKS"),
+            ("fd00:ec2::253", "the name server of a VPC"),
+            ("fd20:ce::254", "Google"),
+            ("fd00:42::42", "Scaleway"),
+            ("fd00:c1::a9fe:a9fe", "Oracle"),
+            ("fe80::a9fe:a9fe", "OpenStack"),
+            ("::ffff:168.63.129.16", "mapped"),
+            ("64:ff9b::a83f:8110", "through NAT64"),
+            ("2002:a83f:8110::1", "through 6to4"),
+        ];
+        for (address, whose) in services {
+            assert!(!permits(&policy, address), "{address} ({whose})");
+        }
+        for neighbour in ["168.63.129.15", "168.63.129.17"] {
+            assert!(permits(&policy, neighbour), "{neighbour} is anybody's");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_address_and_the_network_to_allow() {
+        let cases = [
+            ("10.1.2.3", "10.0.0.0/8"),
+            ("168.63.129.16", "168.63.129.16/32"),
+            ("fd00:ec2::254", "fc00::/7"),
+            ("::ffff:10.1.2.3", "10.0.0.0/8"),
+            ("64:ff9b::7f00:1", "127.0.0.0/8"),
+            ("::ffff:8.8.8.8", "::ffff:0.0.0.0/96"),
+        ];
+        for (address, network) in cases {
+            let parsed: IpAddr = address.parse().expect("an address");
+            let forbidden = EgressPolicy::new(vec![]).forbids(parsed).expect("a refusal");
+            assert_eq!((forbidden.address, forbidden.network.to_string().as_str()), (parsed, network));
+            assert!(EgressPolicy::new(vec![forbidden.network]).permits(parsed), "{network} lets {address} through");
+        }
+        let shown = EgressPolicy::new(vec![]).forbids("10.1.2.3".parse().expect("an address")).expect("a refusal").to_string();
+        assert_eq!(shown, "10.1.2.3 is in 10.0.0.0/8, which is not allowed");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// By how much a wait may vary, as a share of it: retries of a burst spread out instead of arriving as one.
 const JITTER: f64 = 0.2;
+/// How long a receiver that is busy may have us wait, however short the scheduled wait is: longer ones are cut to this.
+pub const LONGEST_BUSY: Duration = Duration::from_hours(1);
 
 /// The waits between attempts. A delivery is tried once more than there are waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,13 +20,13 @@ impl Default for RetrySchedule {
 impl RetrySchedule {
     /// How long to wait after failed attempt number `attempt` (the first is 1), or `None` at the end of the schedule.
     ///
-    /// `dice` in 0..1 chooses the jitter, uniformly within ±20 %. A `Retry-After` of the receiver prolongs the wait, up
-    /// to twice the scheduled one; it never shortens it.
-    pub fn wait_after(&self, attempt: u32, retry_after: Option<Duration>, dice: f64) -> Option<Duration> {
+    /// `dice` in 0..1 chooses the jitter, uniformly within ±20 %. What the receiver asks for in `asked` prolongs the wait as
+    /// far as [`Asked`] says; it never shortens it.
+    pub fn wait_after(&self, attempt: u32, asked: Option<Asked>, dice: f64) -> Option<Duration> {
         let index = usize::try_from(attempt.checked_sub(1)?).ok()?;
         let scheduled = *self.0.get(index)?;
         let jittered = jittered(scheduled, dice);
-        Some(retry_after.map_or(jittered, |asked| jittered.max(asked.min(scheduled * 2))))
+        Some(asked.map_or(jittered, |asked| jittered.max(asked.wait.min(asked.bound(scheduled)))))
     }
 
     /// How long the schedule may go on once attempt number `attempt` (the first is 1) has begun, if this attempt and all that
@@ -38,7 +40,24 @@ impl RetrySchedule {
 
     /// The longest that the whole schedule can take, jitter and `Retry-After` included.
     pub fn horizon(&self) -> Duration {
-        self.0.iter().sum::<Duration>() * 2
+        self.0.iter().map(|wait| Asked { wait: Duration::MAX, is_busy: true }.bound(*wait)).sum()
+    }
+}
+
+/// What a receiver asked for in `Retry-After`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The wait.
+    pub wait: Duration,
+    /// Whether it said that it takes nothing until then (429, 503).
+    pub is_busy: bool,
+}
+
+impl Asked {
+    /// The most that is granted where `scheduled` is the wait of the schedule: twice that, and an hour to one that is busy.
+    fn bound(self, scheduled: Duration) -> Duration {
+        let twice = scheduled.saturating_mul(2);
+        if self.is_busy { twice.max(LONGEST_BUSY) } else { twice }
     }
 }
 
@@ -75,10 +94,23 @@ mod tests {
 
     #[test]
     fn retry_after_prolongs_a_wait_up_to_twice_and_never_shortens_it() {
-        let schedule = RetrySchedule(vec![Duration::from_secs(10)]);
-        let wait = |asked| schedule.wait_after(1, Some(Duration::from_secs(asked)), 0.5);
-        assert_eq!(wait(1), Some(Duration::from_secs(10)));
-        assert_eq!(wait(15), Some(Duration::from_secs(15)));
-        assert_eq!(wait(3600), Some(Duration::from_secs(20)));
+        let schedule = RetrySchedule(vec![Duration::from_secs(10), Duration::from_hours(5)]);
+        let wait = |attempt, asked, is_busy| {
+            schedule.wait_after(attempt, Some(Asked { wait: Duration::from_secs(asked), is_busy }), 0.5).expect("a wait").as_secs()
+        };
+        assert_eq!([1, 15, 20, 21, 3600].map(|asked| wait(1, asked, false)), [10, 15, 20, 20, 20]);
+        assert_eq!([1, 15, 21, 3599, 3601, u64::MAX].map(|asked| wait(1, asked, true)), [10, 15, 21, 3599, 3600, 3600], "an hour");
+        for is_busy in [false, true] {
+            assert_eq!([3600, 20_000, 36_000, u64::MAX].map(|asked| wait(2, asked, is_busy)), [18_000, 20_000, 36_000, 36_000]);
+        }
+    }
+
+    #[test]
+    fn no_answer_makes_the_schedule_take_longer_than_its_horizon() {
+        let schedule = RetrySchedule::default();
+        let asked = Asked { wait: Duration::MAX, is_busy: true };
+        let waits = (1..=7).filter_map(|attempt| schedule.wait_after(attempt, Some(asked), 1.0));
+        assert_eq!(waits.sum::<Duration>(), schedule.horizon());
+        assert_eq!(schedule.horizon(), Duration::from_hours(3 + 4 + 10 + 20 + 20));
     }
 }

@@ -71,7 +71,7 @@ impl Dispatcher {
         Self {
             db,
             completer,
-            egress: Egress::new(EgressPolicy::new(config.egress_allow), config.request_timeout),
+            egress: Egress::new(EgressPolicy::new(config.egress_allow), &config.egress_ca, config.egress_proxy, config.request_timeout),
             preparations: Preparations::default(),
             lanes: Lanes::new(crate::limits().per_endpoint),
             health,
@@ -218,7 +218,7 @@ impl Found {
 }
 
 fn no_response(why: impl Into<Bytes>, duration: Duration) -> Exchange {
-    Exchange { status_code: 0, response: why.into(), duration, retry_after: None, silence: Some(Silence::Other) }
+    Exchange { status_code: 0, response: why.into(), duration, retry_after: None, silence: Some(Silence::Other), remark: None }
 }
 
 /// A job in our hands. If it is dropped before it is finished or released (a panic, a time-out of the whole delivery), it is
@@ -293,10 +293,12 @@ impl Drop for Held<'_> {
 fn log(job: &Job, exchange: &Exchange, outcome: Outcome) {
     let (tenant_id, message_id, endpoint_id, number) = (job.tenant_id, job.message_id, job.endpoint_id, job.number);
     let (status, duration) = (exchange.status_code, exchange.duration);
+    let remark = exchange.remark.as_deref();
     if outcome == Outcome::Succeeded {
-        tracing::debug!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, "delivered");
+        tracing::debug!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, why = remark, "delivered");
     } else {
-        let our_words = (status == 0).then(|| String::from_utf8_lossy(&exchange.response));
-        tracing::info!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, ?outcome, why = our_words.as_deref(), "not delivered");
+        let our_words = (status == 0 && remark.is_none()).then(|| String::from_utf8_lossy(&exchange.response));
+        let why = remark.or(our_words.as_deref());
+        tracing::info!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, ?outcome, why, "not delivered");
     }
 }

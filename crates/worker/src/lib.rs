@@ -36,7 +36,10 @@ use tokio::{
 };
 
 use crate::dispatch::Dispatcher;
-pub use crate::request::SignatureHeaders;
+pub use crate::{
+    egress::{Authorities, InvalidAuthorities, InvalidProxy, Proxy},
+    request::SignatureHeaders,
+};
 
 /// How long a stop waits for a claim that is under way: one that is cut off would keep its rows leased for nothing.
 const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
@@ -50,6 +53,10 @@ const HEALTH_PATIENCE: Duration = Duration::from_millis(500);
 pub struct Config {
     /// Networks that may be called although they are not on the public internet.
     pub egress_allow: Vec<IpNet>,
+    /// Certificates of private authorities that receivers may have theirs from.
+    pub egress_ca: Authorities,
+    /// The proxy through which receivers are called.
+    pub egress_proxy: Option<Proxy>,
     /// The waits between attempts.
     pub schedule: RetrySchedule,
     /// The deadline of one attempt, from look-up of the name to the last byte of the response.

@@ -67,6 +67,34 @@ async fn waits_follow_the_schedule_with_jitter_and_the_receivers_wish() {
     assert!(waits.iter().all(|attempt| attempt["triggerType"] == 0), "{waits:?}");
 }
 
+/// A busy receiver is left alone for as long as it asks, at most an hour; any other one for twice the scheduled wait at most.
+#[tokio::test]
+async fn a_receiver_that_is_busy_is_left_alone_for_up_to_an_hour() {
+    let app = App::with(schedule(&[5])).await;
+    let receiver = Receiver::start().await;
+    let customer = app.customer().await;
+    let cases = [
+        (429, "600", 560..=600),
+        (503, "600", 560..=600),
+        (503, "86400", 3560..=3600),
+        (429, "2", 0..=6),
+        (500, "600", 0..=10),
+        (404, "600", 0..=10),
+    ];
+    for (status, asked, expected) in cases {
+        let path = format!("/{status}/{asked}");
+        receiver.on(&path, [Reply::status(status).header("Retry-After", asked)]);
+        let endpoint = customer.endpoint(&receiver.url(&path)).await;
+        let message = customer.publish(&json!({ "n": 1 })).await;
+        customer.attempts(&message, 1).await;
+        let wait = app.database.number("select round(extract(epoch from due_at - now())) from queue_later").await;
+        assert!(expected.contains(&wait), "{status} with Retry-After: {asked}: {wait} s, not {expected:?}");
+        app.client.delete(&customer.path(&format!("/endpoint/{endpoint}"))).await.expect(204);
+        app.database.let_retries_fall_due().await;
+        app.database.nothing_owed().await;
+    }
+}
+
 #[tokio::test]
 async fn a_changed_url_applies_to_the_next_attempt() {
     let app = App::with(schedule(&[3600])).await;

@@ -1,5 +1,6 @@
 //! The whole configuration: every flag and variable, its default, and what it means.
 
+mod egress;
 mod value;
 
 use std::{
@@ -15,12 +16,11 @@ use domain::{
     idempotency::{MAX_TTL, MAX_WAIT, MIN_TTL, Policy, Preset},
     retry::RetrySchedule,
 };
-use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use worker::SignatureHeaders;
 
 use crate::server::Roles;
-use value::{Variable, bounded_duration, duration, network, size};
+use value::{Variable, bounded_duration, duration, size};
 
 const DEFAULT_DATA_DIR: &str = "./posthaste-data";
 const DEFAULT_LISTEN: &str = "127.0.0.1:8071";
@@ -65,6 +65,14 @@ pub(crate) struct Settings {
     /// Networks that may be called although they are private, as a comma-separated CIDR list [default: none; `dev`: loopback]
     #[arg(long, env = "POSTHASTE_EGRESS_ALLOW", value_name = "NETWORKS")]
     pub(crate) egress_allow: Option<String>,
+    /// A PEM file with the certificates of private authorities, which receivers may have theirs from: trusted beside Mozilla's
+    /// roots and the system's
+    #[arg(long, env = "POSTHASTE_EGRESS_CA", value_name = "FILE")]
+    pub(crate) egress_ca: Option<PathBuf>,
+    /// The proxy through which receivers are called, as http://user:password@host:port (HTTP CONNECT) or socks5://…; it is
+    /// asked for addresses that were vetted, never for names [default: none; HTTP_PROXY and its like are ignored]
+    #[arg(long, env = "POSTHASTE_EGRESS_PROXY", value_name = "URL")]
+    pub(crate) egress_proxy: Option<String>,
     /// Waits between the attempts of a delivery, comma-separated [default: 5s,5m,30m,2h,5h,10h,10h]
     #[arg(long, env = "POSTHASTE_RETRY_SCHEDULE", value_name = "DURATIONS")]
     pub(crate) retry_schedule: Option<String>,
@@ -274,8 +282,6 @@ impl Settings {
     }
 
     fn worker(&self) -> Result<worker::Config> {
-        let egress_allow = Variable::new("POSTHASTE_EGRESS_ALLOW", self.egress_allow.as_deref());
-        let egress_allow: Option<Vec<IpNet>> = egress_allow.list("networks such as 10.0.0.0/8,fd00::/8", network)?;
         let schedule = Variable::new("POSTHASTE_RETRY_SCHEDULE", self.retry_schedule.as_deref());
         let schedule = schedule
             .list("durations up to 30d each, such as 5s,5m,1h", bounded_duration(Duration::ZERO..=Duration::from_hours(30 * 24)))?;
@@ -299,7 +305,9 @@ impl Settings {
             );
         }
         Ok(worker::Config {
-            egress_allow: egress_allow.unwrap_or_default(),
+            egress_allow: self.egress_allow()?,
+            egress_ca: self.egress_ca()?,
+            egress_proxy: self.egress_proxy()?,
             schedule,
             request_timeout,
             signature_headers: signature_headers.unwrap_or(SignatureHeaders::Both),

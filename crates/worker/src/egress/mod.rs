@@ -1,28 +1,23 @@
-//! The HTTP client of the deliveries: one exchange, one deadline, no redirects, no proxy, and nobody called whom the egress
-//! policy forbids.
+//! The HTTP client of the deliveries: one exchange, one deadline, no redirects, no proxy but the operator's, and nobody called
+//! whom the egress policy forbids.
 
+mod answer;
 mod connector;
+mod failure;
 mod names;
+mod proxy;
+mod race;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod trust;
 
-use std::{
-    error::Error,
-    fmt, io,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
-use domain::{
-    delivery::{Exchange, MAX_RESPONSE},
-    egress_policy::EgressPolicy,
-};
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Request,
-    header::{CONNECTION, DATE, RETRY_AFTER},
-};
-use http_body_util::{BodyExt, Full};
+use bytes::Bytes;
+use domain::{delivery::Exchange, egress_policy::EgressPolicy};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -30,10 +25,17 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::ring};
+use tokio::time::{Instant, timeout_at};
 
 use self::{
-    connector::{Connector, Counter, Failure, HasAnswered},
+    connector::Connector,
+    failure::{Failure, find},
     names::SystemNames,
+    stream::{Counter, HasAnswered},
+};
+pub use self::{
+    proxy::{InvalidProxy, Proxy},
+    trust::{Authorities, InvalidAuthorities},
 };
 
 /// How long an idle connection is kept: less than the 60 s after which common servers and load balancers close theirs.
@@ -50,6 +52,8 @@ const TLS_SERVERS: usize = 1024;
 const TICKETS_PER_SERVER: usize = 8;
 /// The most memory that one connection may read ahead, in bytes; also the most that response headers may take.
 const READ_AHEAD: usize = 64 * 1024;
+/// The most headers that an answer may have. They are bounded by [`READ_AHEAD`] anyway; this bounds what hyper sets aside.
+const MAX_HEADERS: usize = 1000;
 
 type Client = legacy::Client<HttpsConnector<Connector>, Full<Bytes>>;
 
@@ -73,18 +77,12 @@ impl fmt::Debug for Egress {
     }
 }
 
-/// What a receiver answered.
-struct Answer {
-    status_code: u16,
-    retry_after: Option<Duration>,
-    body: Bytes,
-}
-
 impl Egress {
-    /// A client that calls whom `policy` permits, resolves names as the system does, and gives each exchange `timeout`.
-    pub(crate) fn new(policy: EgressPolicy, timeout: Duration) -> Self {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        Self::with(Connector::new(policy, Arc::new(SystemNames::new())), roots, IDLE_IN_ALL, timeout)
+    /// A client that calls whom `policy` permits, through `proxy` if there is one, resolves names as the system does, trusts
+    /// `authorities` beside those that everybody trusts, and gives each exchange `timeout`.
+    pub(crate) fn new(policy: EgressPolicy, authorities: &Authorities, proxy: Option<Proxy>, timeout: Duration) -> Self {
+        let connector = Connector::new(policy, Arc::new(SystemNames::new()), proxy);
+        Self::with(connector, authorities.roots(), IDLE_IN_ALL, timeout)
     }
 
     fn with(connector: Connector, roots: RootCertStore, max_idle: usize, timeout: Duration) -> Self {
@@ -98,6 +96,11 @@ impl Egress {
                 .pool_idle_timeout(IDLE)
                 .pool_max_idle_per_host(idle_per_host)
                 .http1_max_buf_size(READ_AHEAD)
+                // Be liberal in what you accept: a receiver's yes is a yes, however its headers are written.
+                .http1_max_headers(MAX_HEADERS)
+                .http1_allow_obsolete_multiline_headers_in_responses(true)
+                .http1_allow_spaces_after_header_name_in_responses(true)
+                .http1_ignore_invalid_headers_in_responses(true)
                 .build(connector.clone())
         };
         Self { pooled: client(IDLE_PER_HOST), fresh: client(0), open, busy: Counter::default(), max_idle, timeout }
@@ -107,37 +110,31 @@ impl Egress {
     /// turns out to be closed: that is rare, and a copy of every request would not be.
     pub(crate) async fn send(&self, build: impl Fn() -> Request<Full<Bytes>>) -> Exchange {
         let begun = Instant::now();
-        let answer = tokio::time::timeout(self.timeout, self.exchange(build)).await;
-        let answer = answer.unwrap_or(Err(Failure::NoResponse(self.timeout)));
-        let duration = begun.elapsed();
-        match answer {
-            Ok(Answer { status_code, retry_after, body }) => Exchange { status_code, response: body, duration, retry_after, silence: None },
-            Err(failure) => {
-                let silence = Some(failure.silence());
-                Exchange { status_code: 0, response: failure.to_string().into(), duration, retry_after: None, silence }
-            }
-        }
-    }
-
-    async fn exchange(&self, build: impl Fn() -> Request<Full<Bytes>>) -> Result<Answer, Failure> {
+        let deadline = begun + self.timeout;
         let mut request = build();
         // The pool bounds what is idle per host alone; a request that must not leave its connection behind bounds it in all.
         if self.open.get().saturating_sub(self.busy.get()) >= self.max_idle {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let _busy = self.busy.count();
+        let answered = timeout_at(deadline, self.answer(request, build)).await;
+        let exchange = match answered.unwrap_or(Err(Failure::NoResponse(self.timeout))) {
+            Ok(response) => answer::take(response, deadline, self.timeout).await,
+            Err(failure) => answer::none(&failure),
+        };
+        Exchange { duration: begun.elapsed(), ..exchange }
+    }
+
+    async fn answer(&self, request: Request<Full<Bytes>>, again: impl Fn() -> Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
         let mut response = self.pooled.request(request).await;
         if response.as_ref().is_err_and(is_stale) {
-            response = self.fresh.request(build()).await;
+            response = self.fresh.request(again()).await;
         }
-        let response = response.map_err(|error| explain(&error))?;
+        let response = response.map_err(|error| Failure::of_request(&error))?;
         if let Some(has_answered) = response.extensions().get::<HasAnswered>() {
             has_answered.set();
         }
-        let status_code = response.status().as_u16();
-        let retry_after = retry_after(response.headers(), SystemTime::now());
-        let body = read(response.into_body()).await.map_err(|error| explain(&error))?;
-        Ok(Answer { status_code, retry_after, body })
+        Ok(response)
     }
 }
 
@@ -163,57 +160,4 @@ fn is_stale(error: &legacy::Error) -> bool {
             matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
         });
     was_used_before && is_closed
-}
-
-/// Reads the first [`MAX_RESPONSE`] bytes, whatever they are. A longer body is left unread, which ends the connection.
-async fn read(mut body: Incoming) -> Result<Bytes, hyper::Error> {
-    let mut kept = BytesMut::new();
-    while kept.len() < MAX_RESPONSE
-        && let Some(frame) = body.frame().await
-    {
-        if let Some(bytes) = frame?.data_ref() {
-            kept.extend_from_slice(&bytes[..bytes.len().min(MAX_RESPONSE - kept.len())]);
-        }
-    }
-    Ok(kept.freeze())
-}
-
-/// What `Retry-After` asks for (RFC 9110 §10.2.3): seconds, or a date, which is read by the receiver's own clock if it says
-/// what that shows.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
-    let asked = text(RETRY_AFTER)?;
-    if let Ok(seconds) = asked.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = httpdate::parse_http_date(asked).ok()?;
-    let from = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
-    until.duration_since(from).ok()
-}
-
-/// Puts into words why there is no response.
-fn explain(error: &(dyn Error + 'static)) -> Failure {
-    if let Some(failure) = find::<Failure>(error) {
-        return failure.clone();
-    }
-    if let Some(error) = find::<rustls::Error>(error) {
-        return Failure::Tls(error.to_string());
-    }
-    let Some(error) = find::<hyper::Error>(error) else { return Failure::Connection("it broke") };
-    if error.is_incomplete_message() {
-        Failure::Connection("the receiver closed it before it had answered")
-    } else if error.is_parse() {
-        Failure::Connection("the answer is not HTTP/1.1, or its headers are too large")
-    } else {
-        Failure::Connection("it broke")
-    }
-}
-
-/// The first error of type `T` among `error` and its causes. An `io::Error` hides the error that it wraps from `source()`.
-fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    if let Some(found) = error.downcast_ref() {
-        return Some(found);
-    }
-    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    wrapped.and_then(|inner| find(inner)).or_else(|| find(error.source()?))
 }

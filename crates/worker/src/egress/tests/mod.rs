@@ -1,5 +1,7 @@
 //! The client against live receivers on loopback: whom it calls, how long it waits, how much it reads.
 
+/// Which addresses a name has, and which of them is called.
+mod dns;
 /// What one request leaves for the next.
 mod reuse;
 
@@ -8,7 +10,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use domain::delivery::MAX_RESPONSE;
 use futures::future::BoxFuture;
+use http::{
+    HeaderMap,
+    header::{DATE, RETRY_AFTER},
+};
 use ipnet::IpNet;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,11 +32,11 @@ fn policy(allowed: &[&str]) -> EgressPolicy {
 }
 
 fn loopback(timeout: Duration) -> Egress {
-    Egress::new(policy(&["127.0.0.0/8"]), timeout)
+    Egress::new(policy(&["127.0.0.0/8"]), &Authorities::default(), None, timeout)
 }
 
 fn with_names(policy: EgressPolicy, names: Arc<dyn Names>) -> Egress {
-    Egress::with(Connector::new(policy, names), RootCertStore::empty(), IDLE_IN_ALL, PATIENCE)
+    Egress::with(Connector::new(policy, names, None), RootCertStore::empty(), IDLE_IN_ALL, PATIENCE)
 }
 
 async fn send(egress: &Egress, url: &str) -> Exchange {
@@ -120,7 +127,7 @@ impl Names for Scripted {
 #[tokio::test]
 async fn with_nothing_allowed_no_notation_of_loopback_is_called() {
     let (v4, v6, port) = listen_on_both(Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()).await;
-    let egress = Egress::new(policy(&[]), PATIENCE);
+    let egress = Egress::new(policy(&[]), &Authorities::default(), None, PATIENCE);
     for host in [
         "127.0.0.1",
         "127.1",
@@ -149,6 +156,8 @@ async fn with_nothing_allowed_no_notation_of_loopback_is_called() {
             assert_eq!(exchange.status_code, 0, "{scheme} {host}");
             assert!(text(&exchange).starts_with("blocked: "), "{scheme} {host}: {}", text(&exchange));
             assert!(text(&exchange).contains("POSTHASTE_EGRESS_ALLOW"));
+            let remark = exchange.remark.expect("a remark");
+            assert!(remark.contains("to allow it, add ") && remark.contains('/'), "{remark}");
         }
     }
     assert_untouched(&v4).await;
@@ -163,6 +172,8 @@ async fn a_name_with_a_public_and_a_private_address_is_blocked() {
         let exchange = send(&egress, &format!("http://both.example:{}/", address.port())).await;
         assert!(text(&exchange).starts_with("blocked: both.example "), "{}", text(&exchange));
         assert!(!text(&exchange).contains("127.0.0.1"), "what a name resolves to is not the customer's to know");
+        let remark = exchange.remark.expect("a remark");
+        assert!(remark.contains("127.0.0.1 is in 127.0.0.0/8") && remark.contains("add 127.0.0.0/8 to POSTHASTE_EGRESS_ALLOW"), "{remark}");
     }
     assert_untouched(&listener).await;
 }
@@ -222,23 +233,6 @@ async fn a_large_payload_arrives_whole() {
     let build = || Request::post(format!("http://{address}/")).body(Full::new(payload.clone())).expect("a request");
     let (exchange, _open) = tokio::join!(egress.send(build), receiving);
     assert_eq!(exchange.status_code, 200);
-}
-
-#[tokio::test]
-async fn a_body_that_drips_meets_the_one_deadline() {
-    let (listener, address) = listen("127.0.0.1:0").await;
-    tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.expect("a connection");
-        read_request(&mut stream).await;
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n").await.expect("headers");
-        let mut drip = tokio::time::interval(Duration::from_millis(50));
-        while stream.write_all(b".").await.is_ok() {
-            drip.tick().await;
-        }
-    });
-    let exchange = send(&loopback(Duration::from_millis(300)), &format!("http://{address}/")).await;
-    assert_eq!((exchange.status_code, text(&exchange)), (0, "timeout: no complete response within 300ms"));
-    assert!(exchange.duration < Duration::from_secs(3), "{:?}", exchange.duration);
 }
 
 #[tokio::test]
@@ -336,7 +330,7 @@ fn retry_after_is_read_as_seconds_or_a_date() {
         headers
     };
     let now = httpdate::parse_http_date("Fri, 31 Dec 1999 23:59:00 GMT").expect("a date");
-    let asked = |retry, date| retry_after(&headers(retry, date), now);
+    let asked = |retry, date| answer::retry_after(&headers(retry, date), now);
     assert_eq!(asked("120", None), Some(Duration::from_mins(2)));
     assert_eq!(asked("Fri, 31 Dec 1999 23:59:30 GMT", None), Some(Duration::from_secs(30)));
     assert_eq!(asked("Fri, 31 Dec 1999 23:59:30 GMT", Some("Fri, 31 Dec 1999 23:59:20 GMT")), Some(Duration::from_secs(10)));
