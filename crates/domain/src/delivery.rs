@@ -119,6 +119,8 @@ pub struct Exchange {
     pub silence: Option<Silence>,
     /// What went wrong, in words for the operator, who may know more than the customer does.
     pub remark: Option<String>,
+    /// Whether the request was sent twice: the kept connection was closed under the first, which may have been taken or not.
+    pub is_resent: bool,
 }
 
 /// Why no response came.
@@ -212,7 +214,15 @@ mod tests {
     use super::*;
 
     fn answered(status_code: u16) -> Exchange {
-        Exchange { status_code, response: Bytes::new(), duration: Duration::ZERO, retry_after: None, silence: None, remark: None }
+        Exchange {
+            status_code,
+            response: Bytes::new(),
+            duration: Duration::ZERO,
+            retry_after: None,
+            silence: None,
+            remark: None,
+            is_resent: false,
+        }
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl Dispatcher {
         match self.preparations.of(target) {
             Ok(prepared) => {
                 let _sending = self.db.metrics().sending();
-                self.egress.send(|| prepared.request(&webhook, target, now, self.signature_headers)).await
+                self.egress.send(|sending| prepared.request(&webhook, target, now, self.signature_headers, sending)).await
             }
             Err(uncallable) => no_response(uncallable.to_string(), Duration::ZERO),
         }
@@ -218,7 +218,15 @@ impl Found {
 }
 
 fn no_response(why: impl Into<Bytes>, duration: Duration) -> Exchange {
-    Exchange { status_code: 0, response: why.into(), duration, retry_after: None, silence: Some(Silence::Other), remark: None }
+    Exchange {
+        status_code: 0,
+        response: why.into(),
+        duration,
+        retry_after: None,
+        silence: Some(Silence::Other),
+        remark: None,
+        is_resent: false,
+    }
 }
 
 /// A job in our hands. If it is dropped before it is finished or released (a panic, a time-out of the whole delivery), it is
@@ -275,9 +283,9 @@ impl<'a> Held<'a> {
         let Some(job) = self.job.take() else { return };
         log(&job, &exchange, outcome);
         self.dispatcher.db.metrics().attempted(&job, outcome, exchange.class(), self.dispatcher.db.now());
-        let Exchange { status_code, response, duration, .. } = exchange;
+        let Exchange { status_code, response, duration, is_resent, .. } = exchange;
         let url = std::mem::take(&mut self.url);
-        self.dispatcher.completer.complete(job, Report { outcome, status_code, response, duration, url, is_resent: false, next });
+        self.dispatcher.completer.complete(job, Report { outcome, status_code, response, duration, url, is_resent, next });
     }
 }
 

@@ -34,7 +34,7 @@ const SVIX: [HeaderName; 3] =
     [HeaderName::from_static("svix-id"), HeaderName::from_static("svix-timestamp"), HeaderName::from_static("svix-signature")];
 /// Carries the key by which a receiver can tell a duplicate.
 const DELIVERY_KEY: HeaderName = HeaderName::from_static("x-convoy-idempotency-key");
-/// Carries the number of the attempt: the first is 1.
+/// Carries the number of the attempt: the first is 1, and 1.1 if it is sent once more.
 const ATTEMPT: HeaderName = HeaderName::from_static("posthaste-attempt");
 /// Carries the time after which no automatic attempt of the delivery is under way, if nothing out of the ordinary happens.
 const REDELIVERY_UNTIL: HeaderName = HeaderName::from_static("posthaste-redelivery-until");
@@ -61,6 +61,15 @@ impl SignatureHeaders {
         let svix = (self != Self::Standard).then_some(SVIX);
         standard.into_iter().chain(svix)
     }
+}
+
+/// Which time an attempt is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// The first time, and mostly the only one.
+    First,
+    /// Once more on another connection, since the first one was closed before an answer: the receiver may have got it or not.
+    Again,
 }
 
 /// What is sent, whoever gets it.
@@ -134,6 +143,7 @@ impl Prepared {
         target: &Target,
         now: DateTime<Utc>,
         names: SignatureHeaders,
+        sending: Sending,
     ) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(webhook.payload.clone()));
         *request.method_mut() = Method::POST;
@@ -143,7 +153,7 @@ impl Prepared {
         headers.insert(USER_AGENT, OUR_NAME);
         sign(&mut headers, webhook, target, now, names);
         headers.insert(DELIVERY_KEY, key_value(webhook.delivery_key));
-        headers.insert(ATTEMPT, HeaderValue::from(webhook.number));
+        headers.insert(ATTEMPT, attempt_value(webhook.number, sending));
         if let Some(until) = webhook.redelivery_until {
             headers.insert(REDELIVERY_UNTIL, time_value(until));
         }
@@ -172,6 +182,13 @@ fn sign(headers: &mut HeaderMap, webhook: &Webhook<'_>, target: &Target, now: Da
     let values = [ascii(&id), HeaderValue::from(seconds), ascii(&signature)];
     for names in names.names() {
         headers.extend(names.into_iter().zip(values.clone()));
+    }
+}
+
+fn attempt_value(number: i16, sending: Sending) -> HeaderValue {
+    match sending {
+        Sending::First => HeaderValue::from(number),
+        Sending::Again => HeaderValue::try_from(format!("{number}.1")).expect("digits and a dot"),
     }
 }
 
@@ -235,7 +252,7 @@ mod tests {
 
     fn build(webhook: &Webhook<'_>, target: Target, now: DateTime<Utc>, names: SignatureHeaders) -> Request<Full<Bytes>> {
         let target = Arc::new(target);
-        Preparations::default().of(&target).expect("a URL that can be called").request(webhook, &target, now, names)
+        Preparations::default().of(&target).expect("a URL that can be called").request(webhook, &target, now, names, Sending::First)
     }
 
     fn webhook<'a>(payload: &'static [u8], delivery_key: &'a str) -> Webhook<'a> {
@@ -352,7 +369,7 @@ mod tests {
         let changed = Arc::new(target("https://example.com/2", &[("x-new", "1")], now()));
         drop(first);
         let prepared = preparations.of(&changed).expect("a URL");
-        let request = prepared.request(&webhook(b"{}", "key"), &changed, now(), SignatureHeaders::Both);
+        let request = prepared.request(&webhook(b"{}", "key"), &changed, now(), SignatureHeaders::Both, Sending::First);
         assert_eq!((request.uri().path(), header(&request, "x-new")), ("/2", "1"));
         let uncallable = Arc::new(target("no url", &[], now()));
         assert_eq!(preparations.of(&uncallable).err(), Some(Uncallable));

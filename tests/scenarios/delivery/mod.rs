@@ -11,6 +11,7 @@ mod liberal;
 mod redelivery_until;
 mod redirect;
 mod resend;
+mod resent;
 mod retry;
 mod signature;
 mod throttle;

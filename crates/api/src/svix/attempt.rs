@@ -141,6 +141,9 @@ pub(crate) struct MessageAttemptOut<'a> {
     #[schema(example = "atmpt_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
     id: String,
     timestamp: Timestamp,
+    /// Whether the request was sent twice: the receiver had closed the kept connection under the first, which it may have got
+    /// or not; the second one's `Posthaste-Attempt` ends in `.1`
+    resent: bool,
 }
 
 impl<'a> MessageAttemptOut<'a> {
@@ -162,6 +165,7 @@ impl<'a> MessageAttemptOut<'a> {
             endpoint_id: attempt.endpoint_id.public(),
             id: attempt.id.public(),
             timestamp: Timestamp(attempt.created_at),
+            resent: attempt.is_resent,
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) async fn take(response: Response<Incoming>, deadline: Instant, allowe
     if let Some(remark) = &remark {
         append(&mut kept, remark);
     }
-    Exchange { status_code, response: kept.freeze(), duration: Duration::ZERO, retry_after, silence: None, remark }
+    Exchange { status_code, response: kept.freeze(), duration: Duration::ZERO, retry_after, silence: None, remark, is_resent: false }
 }
 
 /// What became of a request that was not answered.
@@ -43,6 +43,7 @@ pub(super) fn none(failure: &Failure) -> Exchange {
         retry_after: None,
         silence: Some(failure.silence()),
         remark: Some(failure.remark()),
+        is_resent: false,
     }
 }
 

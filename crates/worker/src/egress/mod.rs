@@ -16,9 +16,8 @@ use std::{fmt, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use domain::{delivery::Exchange, egress_policy::EgressPolicy};
-use http::{HeaderValue, Request, Response, header::CONNECTION};
+use http::{HeaderValue, Request, header::CONNECTION};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy,
@@ -37,6 +36,7 @@ pub use self::{
     proxy::{InvalidProxy, Proxy},
     trust::{Authorities, InvalidAuthorities},
 };
+use crate::request::Sending;
 
 /// How long an idle connection is kept: less than the 60 s after which common servers and load balancers close theirs.
 const IDLE: Duration = Duration::from_secs(30);
@@ -108,33 +108,34 @@ impl Egress {
 
     /// Sends a request and reads what comes back, all within one deadline. `build` is called again if a kept-alive connection
     /// turns out to be closed: that is rare, and a copy of every request would not be.
-    pub(crate) async fn send(&self, build: impl Fn() -> Request<Full<Bytes>>) -> Exchange {
+    pub(crate) async fn send(&self, build: impl Fn(Sending) -> Request<Full<Bytes>>) -> Exchange {
         let begun = Instant::now();
         let deadline = begun + self.timeout;
-        let mut request = build();
+        let mut request = build(Sending::First);
         // The pool bounds what is idle per host alone; a request that must not leave its connection behind bounds it in all.
         if self.open.get().saturating_sub(self.busy.get()) >= self.max_idle {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         let _busy = self.busy.count();
-        let answered = timeout_at(deadline, self.answer(request, build)).await;
-        let exchange = match answered.unwrap_or(Err(Failure::NoResponse(self.timeout))) {
-            Ok(response) => answer::take(response, deadline, self.timeout).await,
+        let mut is_resent = false;
+        let answering = async {
+            let mut response = self.pooled.request(request).await;
+            if response.as_ref().is_err_and(is_stale) {
+                is_resent = true;
+                response = self.fresh.request(build(Sending::Again)).await;
+            }
+            response.map_err(|error| Failure::of_request(&error))
+        };
+        let exchange = match timeout_at(deadline, answering).await.unwrap_or(Err(Failure::NoResponse(self.timeout))) {
+            Ok(response) => {
+                if let Some(has_answered) = response.extensions().get::<HasAnswered>() {
+                    has_answered.set();
+                }
+                answer::take(response, deadline, self.timeout).await
+            }
             Err(failure) => answer::none(&failure),
         };
-        Exchange { duration: begun.elapsed(), ..exchange }
-    }
-
-    async fn answer(&self, request: Request<Full<Bytes>>, again: impl Fn() -> Request<Full<Bytes>>) -> Result<Response<Incoming>, Failure> {
-        let mut response = self.pooled.request(request).await;
-        if response.as_ref().is_err_and(is_stale) {
-            response = self.fresh.request(again()).await;
-        }
-        let response = response.map_err(|error| Failure::of_request(&error))?;
-        if let Some(has_answered) = response.extensions().get::<HasAnswered>() {
-            has_answered.set();
-        }
-        Ok(response)
+        Exchange { duration: begun.elapsed(), is_resent, ..exchange }
     }
 }
 

@@ -41,7 +41,7 @@ fn with_names(policy: EgressPolicy, names: Arc<dyn Names>) -> Egress {
 
 async fn send(egress: &Egress, url: &str) -> Exchange {
     let uri = crate::request::uri(url).expect("a URL");
-    let build = || Request::post(uri.clone()).header("webhook-id", "msg_1").body(Full::from("{}")).expect("a request");
+    let build = |_| Request::post(uri.clone()).header("webhook-id", "msg_1").body(Full::from("{}")).expect("a request");
     egress.send(build).await
 }
 
@@ -230,7 +230,7 @@ async fn a_large_payload_arrives_whole() {
         stream
     };
     let egress = loopback(PATIENCE);
-    let build = || Request::post(format!("http://{address}/")).body(Full::new(payload.clone())).expect("a request");
+    let build = |_| Request::post(format!("http://{address}/")).body(Full::new(payload.clone())).expect("a request");
     let (exchange, _open) = tokio::join!(egress.send(build), receiving);
     assert_eq!(exchange.status_code, 200);
 }
@@ -278,6 +278,7 @@ async fn a_kept_alive_connection_that_the_receiver_closed_is_replaced_once() {
     let both = async { tokio::join!(sending, receiving) };
     let ((first, second), _open) = tokio::time::timeout(PATIENCE, both).await.expect("a fresh connection in time");
     assert_eq!((first.status_code, second.status_code), (200, 200));
+    assert_eq!((first.is_resent, second.is_resent), (false, true));
 }
 
 #[tokio::test]
@@ -291,6 +292,7 @@ async fn a_first_connection_that_the_receiver_closes_is_a_failure() {
     let url = format!("http://{address}/");
     let (exchange, ()) = tokio::join!(send(&egress, &url), receiving);
     assert_eq!((exchange.status_code, text(&exchange)), (0, "connection failed: the receiver closed it before it had answered"));
+    assert!(!exchange.is_resent);
     assert_untouched(&listener).await;
 }
 
