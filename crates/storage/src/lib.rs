@@ -5,7 +5,8 @@
 //! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · [`idempotency`] every other write, at most
 //! once · [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
 //! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
-//! rest · [`partitions`] time-sliced tables · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
+//! rest · [`partitions`] time-sliced tables · `trim` what
+//! refers to messages that are gone · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
 //! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time ·
 //! [`bench`] what a benchmark asks.
 
@@ -32,6 +33,7 @@ pub mod queue;
 pub mod sealed;
 mod session;
 pub mod tenants;
+mod trim;
 pub mod wakeups;
 
 pub use db::{Config, Db, SchemaState};

@@ -5,12 +5,16 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use sqlx::{Connection, PgConnection};
 
-use crate::{Db, Result};
+use crate::{Db, Error, Result, trim};
 
-/// The advisory lock under which one node at a time works on partitions ("parts" in ASCII).
+/// The advisory lock under which one node at a time makes partitions ("parts" in ASCII).
 const LOCK: i64 = 0x70_61_72_74_73;
-/// How many rows of the narrow tables one statement trims.
-const TRIM: i64 = 10_000;
+/// The advisory lock under which one node at a time drops them ("sweep" in ASCII): another one, because a sweep may wait for a
+/// long reader, and a partition that is missing must not wait with it.
+const SWEEP: i64 = 0x73_77_65_65_70;
+/// What suits a sweep better than the limits of a request: detaching may wait for a while, and holds up at most whoever wants to
+/// attach a partition to the same table; so each wait for a lock is short, and the next round goes on where this one ended.
+const PATIENCE: &str = "set statement_timeout = '5min'; set lock_timeout = '3s'";
 
 /// Makes the partitions of the next four weeks.
 pub async fn ensure(db: &Db) -> Result<()> {
@@ -28,78 +32,182 @@ pub(crate) async fn make(connection: &mut PgConnection) -> Result<()> {
     Ok(())
 }
 
-/// Drops the partitions that hold only what is older than `retention` (messages, attempts) or has expired (idempotency
-/// records), and then trims what must stay unique for as long as its message exists.
-pub async fn drop_expired(db: &Db, retention: Duration) -> Result<()> {
+/// A partition that a sweep could not deal with.
+#[derive(Debug)]
+pub struct Stuck {
+    /// Its name.
+    pub partition: String,
+    /// What went wrong.
+    pub error: Error,
+    /// The session whose transaction is the oldest, in words, if a lock was waited for: it is what holds most sweeps up.
+    pub oldest_transaction: Option<String>,
+}
+
+/// A table of a week or a day.
+#[derive(Debug)]
+struct Part {
+    /// The name of what it is or was a part of.
+    parent: String,
+    /// Its own.
+    name: String,
+    /// Both as a statement names them.
+    parent_path: String,
+    path: String,
+    /// Whether it is a part; else it stands alone, since somebody detached it.
+    is_attached: bool,
+    /// A detachment was begun and not finished.
+    is_pending: bool,
+    /// The first moment that it is for, and the first that it is not for.
+    begins: DateTime<Utc>,
+    ends: DateTime<Utc>,
+}
+
+/// Deals with what earlier rounds left undone, drops the partitions that hold only what is older than `retention` (messages,
+/// attempts) or has expired (idempotency records), and trims what must stay unique for as long as its message exists. What cannot
+/// be dealt with now keeps nothing else from it. One node at a time does this; the others only count.
+pub async fn drop_expired(db: &Db, retention: Duration) -> Result<Vec<Stuck>> {
     let mut connection = db.connect_apart("posthaste-upkeep").await?;
-    if !sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "is_ours!""#, LOCK).fetch_one(&mut connection).await? {
-        return Ok(());
+    sqlx::raw_sql(PATIENCE).execute(&mut connection).await?;
+    count(db, &mut connection, retention).await?;
+    if !sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "is_ours!""#, SWEEP).fetch_one(&mut connection).await? {
+        return Ok(Vec::new());
     }
-    let now = db.now();
-    let mut parts = sqlx::query!(
-        r#"select parent.relname::text as "parent!", child.relname::text as "child!" from pg_inherits
-             join pg_class child on child.oid = inhrelid join pg_class parent on parent.oid = inhparent
-            where parent.relname in ('message', 'attempt', 'idempotency') and child.relkind = 'r' and not inhdetachpending"#
-    )
-    .fetch_all(&mut connection)
-    .await?;
-    // In one order, so that a round that was cut short goes on where the last one ended; messages, which others refer to, last.
-    parts.sort_by(|a, b| (&a.parent, &a.child).cmp(&(&b.parent, &b.child)));
-    let mut dropped_messages = false;
-    for part in parts {
-        let (width, kept) = match part.parent.as_str() {
-            "idempotency" => (TimeDelta::days(1), db.key_horizon()),
-            // A saved outcome that refers to a message is replayed from it.
-            "message" => (TimeDelta::days(7), retention.max(db.key_horizon())),
-            _ => (TimeDelta::days(7), retention),
-        };
-        let ends = begins(&part.parent, &part.child).map(|begins| begins + width);
-        let kept = TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX);
-        if ends.is_some_and(|ends| now.signed_duration_since(ends) > kept) {
-            drop_partition(&mut connection, &part.parent, &part.child).await?;
-            dropped_messages |= part.parent == "message";
+    let mut stuck = Vec::new();
+    for part in parts(&mut connection).await? {
+        if let Err(error) = settle(&mut connection, &part, part.is_expired(db, retention)).await {
+            stuck.push(part.stuck(&mut connection, error).await?);
         }
     }
-    if dropped_messages {
-        trim(&mut connection).await?;
+    if count(db, &mut connection, retention).await? == 0 {
+        tracing::debug!("no partition is past its time");
     }
-    Ok(())
+    trim::run(&mut connection).await?;
+    Ok(stuck)
+}
+
+/// Counts the expired partitions that are still there, for the metrics.
+async fn count(db: &Db, connection: &mut PgConnection, retention: Duration) -> Result<usize> {
+    let expired = parts(connection).await?.iter().filter(|part| part.is_expired(db, retention)).count();
+    db.metrics().expired_partitions(expired);
+    Ok(expired)
+}
+
+/// All parts, looked up by their parents themselves and not by a name that another schema may have too; those first that wait to
+/// be finished, since they keep others of their table from being detached, and messages, which others refer to, last. What stands
+/// alone counts if it is beside its parent and has no column that the parent has not.
+async fn parts(connection: &mut PgConnection) -> Result<Vec<Part>> {
+    let rows = sqlx::query!(
+        r#"select p.relname::text as "parent!", c.relname::text as "name!", p.oid::regclass::text as "parent_path!",
+                  format('%I.%I', n.nspname, c.relname) as "path!", i.inhparent is not null as "is_attached!",
+                  coalesce(i.inhdetachpending, false) as "is_pending!"
+             from pg_class p
+             join pg_class c on c.relkind = 'r' and c.relname ~ ('^' || p.relname || '_[0-9]{8}$')
+             join pg_namespace n on n.oid = c.relnamespace
+             left join pg_inherits i on i.inhrelid = c.oid
+            where p.oid in ('message'::regclass, 'attempt'::regclass, 'idempotency'::regclass)
+              and (i.inhparent = p.oid or (i.inhparent is null and c.relnamespace = p.relnamespace and c.relowner = p.relowner
+                and not exists (select from pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                  and not exists (select from pg_attribute b where b.attrelid = p.oid and b.attname = a.attname and b.atttypid = a.atttypid))))
+            order by not coalesce(i.inhdetachpending, false), p.relname = 'message', p.relname, c.relname"#
+    )
+    .fetch_all(connection)
+    .await?;
+    let parts = rows.into_iter().filter_map(|row| {
+        let begins = begins(&row.parent, &row.name)?;
+        Some(Part {
+            ends: begins + if row.parent == "idempotency" { TimeDelta::days(1) } else { TimeDelta::days(7) },
+            begins,
+            parent: row.parent,
+            name: row.name,
+            parent_path: row.parent_path,
+            path: row.path,
+            is_attached: row.is_attached,
+            is_pending: row.is_pending,
+        })
+    });
+    Ok(parts.collect())
 }
 
 /// Reads the first day of a partition from its name.
-fn begins(parent: &str, child: &str) -> Option<DateTime<Utc>> {
-    let label = child.strip_prefix(parent)?.strip_prefix('_')?;
+fn begins(parent: &str, name: &str) -> Option<DateTime<Utc>> {
+    let label = name.strip_prefix(parent)?.strip_prefix('_')?;
     let day = NaiveDate::parse_from_str(label, "%Y%m%d").ok()?;
     Some(day.and_hms_opt(0, 0, 0)?.and_utc())
 }
 
-/// Detaches first, without blocking readers, then drops. The names come from the catalogue and hold only `[a-z_0-9]`.
-async fn drop_partition(connection: &mut PgConnection, parent: &str, child: &str) -> Result<()> {
-    let detach = format!("alter table {parent} detach partition {child} concurrently");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(detach)).execute(&mut *connection).await?;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop table {child}"))).execute(connection).await?;
-    tracing::info!(partition = child, "dropped an expired partition");
+impl Part {
+    fn is_expired(&self, db: &Db, retention: Duration) -> bool {
+        let kept = match self.parent.as_str() {
+            "idempotency" => db.key_horizon(),
+            // A saved outcome that refers to a message is replayed from it.
+            "message" => retention.max(db.key_horizon()),
+            _ => retention,
+        };
+        db.now().signed_duration_since(self.ends) > TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX)
+    }
+
+    async fn stuck(self, connection: &mut PgConnection, error: Error) -> Result<Stuck> {
+        let oldest_transaction = match &error {
+            Error::Unavailable(_) => oldest_transaction(connection).await?,
+            _ => None,
+        };
+        Ok(Stuck { partition: self.name, error, oldest_transaction })
+    }
+}
+
+/// Brings a part to where it belongs: away, if its time is over, else into its table.
+async fn settle(connection: &mut PgConnection, part: &Part, is_expired: bool) -> Result<()> {
+    let Part { parent_path, path, .. } = part;
+    if part.is_pending {
+        run(connection, format!("alter table {parent_path} detach partition {path} finalize")).await?;
+    } else if part.is_attached && is_expired {
+        // Waits for those who may be reading it, and blocks nobody.
+        run(connection, format!("alter table {parent_path} detach partition {path} concurrently")).await?;
+    }
+    if is_expired {
+        run(connection, format!("drop table {path}")).await?;
+        tracing::info!(partition = part.name, "dropped an expired partition");
+    } else if part.is_pending || !part.is_attached {
+        attach(connection, part).await?;
+    }
     Ok(())
 }
 
-/// Removes event ids and message keys whose message is gone, a batch at a time.
-async fn trim(connection: &mut PgConnection) -> Result<()> {
-    loop {
-        let uids = sqlx::query!(
-            "delete from event_uid where scope_hash = any (array(
-               select u.scope_hash from event_uid u where not exists (select from message m where m.id = u.message_id) limit $1))",
-            TRIM
-        );
-        let keys = sqlx::query!(
-            "delete from message_key where scope_hash = any (array(
-               select k.scope_hash from message_key k where not exists (select from message m where m.id = k.message_id) limit $1))",
-            TRIM
-        );
-        let trimmed = uids.execute(&mut *connection).await?.rows_affected() + keys.execute(&mut *connection).await?.rows_affected();
-        if trimmed == 0 {
-            return Ok(());
-        }
+/// The paths come from the catalogue, quoted.
+async fn run(connection: &mut PgConnection, statement: String) -> Result<()> {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(connection).await?;
+    Ok(())
+}
+
+/// Makes what stands alone, though its time is not over, a part of its table again.
+async fn attach(connection: &mut PgConnection, part: &Part) -> Result<()> {
+    let label = part.begins.format("%Y%m%d").to_string();
+    let is_attached = sqlx::query_scalar!(
+        r#"select case when $1 = 'idempotency' then ensure_partition('idempotency', $2, 'created_at', ($3::timestamptz)::text, ($4::timestamptz)::text)
+             else ensure_partition($1::text::regclass, $2, 'id', uuid_floor($3)::text, uuid_floor($4)::text) end as "is_attached!""#,
+        part.parent,
+        label,
+        part.begins,
+        part.ends,
+    )
+    .fetch_one(connection)
+    .await?;
+    if is_attached {
+        tracing::warn!(partition = part.name, "a partition stood alone although its time is not over: attached it again");
     }
+    Ok(())
+}
+
+/// The session with the oldest transaction on this database, in words.
+async fn oldest_transaction(connection: &mut PgConnection) -> Result<Option<String>> {
+    let oldest = sqlx::query_scalar!(
+        r#"select format('pid %s (%s), since %s', pid, coalesce(nullif(application_name, ''), 'no name'), date_trunc('second', xact_start)) as "words!"
+             from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null
+            order by xact_start limit 1"#
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(oldest)
 }
 
 #[cfg(test)]

@@ -83,6 +83,7 @@ pub struct Metrics {
     sends_in_flight: Gauge,
     jobs_handed_over: Reading,
     jobs_claimed: Reading,
+    partitions_expired: Reading,
     /// Where the jobs of this process are counted; an API without a worker has none.
     hand_off: Mutex<Option<HandOff>>,
     backlog: Backlog,
@@ -114,6 +115,7 @@ impl Metrics {
             sends_in_flight: Gauge::default(),
             jobs_handed_over: Reading::default(),
             jobs_claimed: Reading::default(),
+            partitions_expired: Reading::default(),
             hand_off: Mutex::default(),
             backlog: Backlog::register(&mut registry),
             registry: Registry::default(),
@@ -160,6 +162,8 @@ impl Metrics {
         to.register("jobs_handed_over", handed, self.jobs_handed_over.clone());
         let claimed = "Deliveries in memory that were claimed from the queue: being sent, or waiting for their endpoint's turn";
         to.register("jobs_claimed", claimed, self.jobs_claimed.clone());
+        let expired = "Partitions past their time that are still there, on all nodes, when upkeep last looked";
+        to.register("partitions_expired", expired, self.partitions_expired.clone());
     }
 
     /// An HTTP request to the API was answered with this status.
@@ -193,6 +197,12 @@ impl Metrics {
     /// Where the jobs of this process are counted.
     pub(crate) fn watch(&self, hand_off: HandOff) {
         *self.hand_off.lock() = Some(hand_off);
+    }
+
+    /// So many partitions are past their time and still there.
+    pub(crate) fn expired_partitions(&self, count: usize) {
+        #[expect(clippy::cast_precision_loss, reason = "dozens at most")]
+        self.partitions_expired.set(Some(count as f64));
     }
 
     /// A batch was committed.
