@@ -212,7 +212,7 @@ impl From<&storage::Error> for ApiError {
             storage::Error::KeyInProgress => Self::KeyInProgress,
             storage::Error::KeyReused => Self::KeyReused,
             storage::Error::Overloaded | storage::Error::Renamed | storage::Error::Unavailable(_) => Self::Unavailable,
-            storage::Error::Sealed | storage::Error::Database(_) => Self::Internal,
+            storage::Error::Sealed | storage::Error::Unusable(_) | storage::Error::Database(_) => Self::Internal,
         }
     }
 }

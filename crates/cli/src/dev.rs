@@ -3,16 +3,13 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
-use storage::{
-    Db,
-    embedded::{self, Cluster},
-};
+use storage::embedded::{self, Cluster};
 
 use crate::{
     DEFAULT_TENANT,
     config::Settings,
     mint_token, say, secrets, seed,
-    serve::{Signals, until_signalled},
+    serve::{Signals, migrate, until_signalled},
     server::{self, Roles, Running},
     telemetry,
 };
@@ -62,7 +59,7 @@ async fn start(settings: &mut Settings) -> Result<Started> {
     let mut config = settings.config(Roles::Both)?;
     config.has_playground = true;
     config.may_take_another_port = !settings.is_listen_set();
-    Db::migrate(&config.database).await.context("cannot migrate the database")?;
+    migrate(&config.database).await?;
     let running = server::start(&config, Roles::Both).await?;
     let token = mint_token(&config.jwt_secrets[0], DEFAULT_TENANT);
     seed::plant(&format!("http://{}", crate::reachable(running.address)), &token).await?;

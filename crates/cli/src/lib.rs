@@ -2,11 +2,12 @@
 //!
 //! Reading order:
 //! [`config`] every setting · [`server`] what runs together and how it stops · [`serve`] until a signal comes · [`dev`] the
-//! same with nothing to set up · [`bench`] how fast it is · [`seed`] what `dev` starts with · [`secrets`] what `dev` makes up once · [`telemetry`] logs.
+//! same with nothing to set up · [`bench`] how fast it is · [`reseal`] another main secret · [`seed`] what `dev` starts with · [`secrets`] what `dev` makes up once · [`telemetry`] logs.
 
 mod bench;
 pub mod config;
 mod dev;
+mod reseal;
 mod secrets;
 mod seed;
 mod serve;
@@ -22,7 +23,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use storage::Db;
+use storage::Migrated;
 
 use crate::{config::Settings, server::Roles};
 
@@ -64,6 +65,8 @@ enum Command {
     },
     /// Brings the database's schema up to date, and exits
     Migrate,
+    /// Seals anew what POSTHASTE_MAIN_SECRET_PREVIOUS has sealed, says how much that was, and exits
+    Reseal,
     /// Prints a bearer token
     Token {
         /// The tenant: `org_` and 1 to 100 letters, digits, `-` or `_`
@@ -95,7 +98,10 @@ pub fn main() -> ExitCode {
     let matches = config::with_settings(Cli::command()).get_matches();
     let outcome = Cli::from_arg_matches(&matches).map_err(Into::into).and_then(|cli| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start a runtime")?;
-        runtime.block_on(run(cli))
+        let outcome = runtime.block_on(run(cli));
+        // Not even a look-up of a name that nobody answers may hold up the end.
+        runtime.shutdown_background();
+        outcome
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -114,7 +120,8 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Serve { start } => serve::run(&settings, Roles::Both, start.migrate).await,
         Command::Api { start } => serve::run(&settings, Roles::Api, start.migrate).await,
         Command::Worker { start } => serve::run(&settings, Roles::Worker, start.migrate).await,
-        Command::Migrate => migrate(&settings).await,
+        Command::Migrate => unless_signalled(&settings, migrate).await,
+        Command::Reseal => unless_signalled(&settings, reseal::run).await,
         Command::Token { tenant } => token(&settings, &tenant),
         Command::Openapi => say(api::openapi_yaml().trim_end()),
         Command::Bench { arguments } => bench::run(&settings, arguments).await,
@@ -122,11 +129,33 @@ async fn run(cli: Cli) -> Result<()> {
     }
 }
 
-async fn migrate(settings: &Settings) -> Result<()> {
+/// Runs a command to its end, unless a signal comes: then the process ends at once, with the exit status that is the custom.
+async fn unless_signalled(settings: &Settings, command: impl AsyncFnOnce(&Settings) -> Result<()>) -> Result<()> {
     telemetry::start(settings)?;
-    Db::migrate(&settings.database()?).await.context("cannot migrate the database of POSTHASTE_DATABASE_URL")?;
-    tracing::info!("the database's schema is current");
-    Ok(())
+    let mut signals = serve::Signals::listen()?;
+    tokio::select! {
+        outcome = command(settings) => outcome,
+        status = signals.next() => {
+            tracing::info!("interrupted: what had not been finished was not done; run it again");
+            std::process::exit(status)
+        }
+    }
+}
+
+async fn migrate(settings: &Settings) -> Result<()> {
+    match serve::migrate(&settings.database()?).await? {
+        Migrated::Applied(names) => {
+            for name in &names {
+                say(&format!("applied {name}"))?;
+            }
+            say("the database's schema is current")
+        }
+        Migrated::Nothing(version) => say(&format!("nothing to do: the database's schema is current, at {version:04}")),
+        Migrated::Newer(ahead) => say(&format!(
+            "nothing was changed: the database's schema, at {:04}, is newer than this release, which knows {:04}, and lets it run",
+            ahead.schema, ahead.program
+        )),
+    }
 }
 
 fn token(settings: &Settings, tenant: &str) -> Result<()> {

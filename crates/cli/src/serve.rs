@@ -1,11 +1,11 @@
 //! Runs a server until a signal comes, and then stops it.
 
-use anyhow::{Context as _, Result};
-use storage::Db;
+use anyhow::{Context as _, Result, bail};
+use storage::{Ahead, Db, Migrated};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    config::Settings,
+    config::{Config, Settings},
     server::{self, Roles, Running},
     telemetry,
 };
@@ -14,13 +14,39 @@ use crate::{
 pub(crate) async fn run(settings: &Settings, roles: Roles, is_migrating: bool) -> Result<()> {
     let config = settings.config(roles)?;
     telemetry::start(settings)?;
-    let signals = Signals::listen()?;
-    if is_migrating {
-        Db::migrate(&config.database).await.context("cannot migrate the database of POSTHASTE_DATABASE_URL")?;
-    }
-    let running = server::start(&config, roles).await?;
+    let mut signals = Signals::listen()?;
+    let running = tokio::select! {
+        started = start(&config, roles, is_migrating) => started?,
+        _ = signals.next() => {
+            tracing::info!("stopped before it had started");
+            return Ok(());
+        }
+    };
     until_signalled(running, signals).await;
     Ok(())
+}
+
+async fn start(config: &Config, roles: Roles, is_migrating: bool) -> Result<Running> {
+    if is_migrating {
+        migrate(&config.database).await?;
+    }
+    server::start(config, roles).await
+}
+
+/// Brings the schema up to date. A schema that is newer than this program stays as it is, and is no obstacle if it allows this program.
+pub(crate) async fn migrate(database: &storage::Config) -> Result<Migrated> {
+    let migrated = Db::migrate(database).await.context("cannot migrate the database of POSTHASTE_DATABASE_URL")?;
+    match migrated {
+        Migrated::Newer(ahead) if !ahead.is_allowed() => bail!("{}", too_old(ahead)),
+        migrated => Ok(migrated),
+    }
+}
+
+/// What is said of a schema that does not let this program run on it.
+pub(crate) fn too_old(Ahead { schema, program, oldest_program }: Ahead) -> String {
+    format!(
+        "the database's schema was migrated by a newer release of Posthaste and needs one that knows migration {oldest_program}: it is at {schema}, and this release knows {program}; start a newer release"
+    )
 }
 
 /// The signals that end us. They count from the moment that this is made, so that none is missed while starting.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use storage::{Db, SchemaState, committer, committer::Committer, hand_off};
+use storage::{Db, SchemaState, committer, committer::Committer, hand_off, main_secret};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -49,7 +49,8 @@ pub struct Running {
 pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
     allow_many_files();
     let listener = bind(config).await?;
-    let db = connect(config).await?;
+    let db = connect(&config.database).await?;
+    main_secret::take_part(&db).await.context(CANNOT_USE)?;
     db.remember_keys_for(config.database.policy.ttl).await.context(CANNOT_USE)?;
     let request_timeout = config.worker.request_timeout;
     let lease = worker::lease(request_timeout);
@@ -122,17 +123,23 @@ async fn bind(config: &Config) -> Result<TcpListener> {
     }
 }
 
-async fn connect(config: &Config) -> Result<Db> {
-    match Db::schema_state(&config.database).await.context(CANNOT_USE)? {
+/// Connects to a database whose schema lets this program run on it.
+pub(crate) async fn connect(database: &storage::Config) -> Result<Db> {
+    match Db::schema_state(database).await.context(CANNOT_USE)? {
         SchemaState::Current => {}
         SchemaState::Behind => {
             bail!("the database's schema is older than this release: run `posthaste migrate` once, or start one server with --migrate")
         }
-        SchemaState::Ahead => {
-            bail!("the database's schema was migrated by a newer release of Posthaste: upgrade this one to it")
+        SchemaState::Ahead(ahead) if ahead.is_allowed() => {
+            tracing::info!(
+                schema = ahead.schema,
+                program = ahead.program,
+                "a newer release has migrated the schema, and lets this one run on it"
+            );
         }
+        SchemaState::Ahead(ahead) => bail!("{}", crate::serve::too_old(ahead)),
     }
-    match Db::connect(&config.database).await {
+    match Db::connect(database).await {
         Err(storage::Error::Sealed) => bail!(
             "POSTHASTE_MAIN_SECRET is not the secret that this database was set up with: set it to that one (or, after a rotation, POSTHASTE_MAIN_SECRET_PREVIOUS)"
         ),

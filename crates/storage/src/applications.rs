@@ -11,7 +11,7 @@ use sqlx::{
 };
 
 use crate::{
-    Conflict, Db, Error, Result,
+    Conflict, Db, Error, Result, endpoints,
     error::on_constraint,
     health,
     idempotency::Effect,
@@ -167,8 +167,9 @@ impl Effect for Delete {
         for endpoint_id in &gone {
             health::reset(&mut *tx, *endpoint_id).await?;
         }
-        sqlx::query!("delete from endpoint_rate where endpoint_id = any ($1)", &gone).execute(tx).await?;
-        Ok(())
+        sqlx::query!("delete from endpoint_rate where endpoint_id = any ($1)", &gone).execute(&mut *tx).await?;
+        sqlx::query!("update endpoint set headers = null where id = any ($1)", &gone).execute(&mut *tx).await?;
+        endpoints::erase(tx, &gone).await
     }
 }
 

@@ -1,6 +1,9 @@
 //! The endpoints of an application with opened secrets, cached; the committer proves each use current.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
 use domain::{
@@ -46,6 +49,8 @@ pub struct Target {
     pub headers: Headers,
     /// Signing secrets, the current one first; a superseded one has the time until which it signs.
     pub secrets: Vec<(Secret, Option<DateTime<Utc>>)>,
+    /// Whether secrets or headers are missing because this process cannot open them: nothing may be sent as if there were none.
+    pub is_unreadable: bool,
 }
 
 impl Target {
@@ -141,18 +146,44 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
     // After the version: endpoints that are newer than it are found stale later, never the other way round.
     let (rows, secret_rows) = endpoints::all(&mut connection, application.id).await?;
     let policy = policies::of(db, &mut connection, tenant_id).await?;
-    let mut secrets: HashMap<_, Vec<_>> = HashMap::new();
-    for row in secret_rows {
-        let secret = endpoints::open_secret(db, row.id, &row.secret)?;
-        secrets.entry(row.endpoint_id).or_default().push((secret, row.expires_at));
-    }
-    let mut targets = Vec::with_capacity(rows.len());
-    for row in rows {
-        let headers = endpoints::open_headers(db, row.id, row.headers.as_deref())?;
-        let secrets = secrets.remove(&row.id).unwrap_or_default();
-        targets.push(Arc::new(Target { endpoint: row.into(), headers, secrets }));
-    }
-    let subscribers = Arc::new(Subscribers { application, targets, policy });
+    let subscribers = Arc::new(Subscribers { application, targets: targets(db, rows, secret_rows), policy });
     db.inner.directory.insert(&subscribers);
     Ok(subscribers)
+}
+
+/// Opens what is sealed. What cannot be opened is its endpoint's trouble and nobody else's.
+fn targets(db: &Db, rows: Vec<endpoints::Row>, secret_rows: Vec<endpoints::SecretRow>) -> Vec<Arc<Target>> {
+    let mut secrets: HashMap<_, Vec<_>> = HashMap::new();
+    let mut unreadable = HashSet::new();
+    for row in secret_rows {
+        match endpoints::open_secret(db, row.id, &row.secret) {
+            Ok(secret) => secrets.entry(row.endpoint_id).or_default().push((secret, row.expires_at)),
+            Err(_) => drop(unreadable.insert(row.endpoint_id)),
+        }
+    }
+    let opened = rows.into_iter().map(|row| {
+        let headers = endpoints::open_headers(db, row.id, row.headers.as_deref());
+        let is_unreadable = headers.is_err() || unreadable.contains(&row.id);
+        let secrets = secrets.remove(&row.id).unwrap_or_default();
+        Arc::new(Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, is_unreadable })
+    });
+    opened.collect()
+}
+
+/// Looks again at endpoints that could not be opened; returns those that can be, or are gone.
+pub async fn look_again(db: &Db, unreadable: &[EndpointId]) -> Result<Vec<EndpointId>> {
+    let mut readable = Vec::new();
+    for endpoint_id in unreadable {
+        let found = endpoints::application_of(db, *endpoint_id).await?;
+        let is_readable = match found {
+            None => true,
+            Some((tenant_id, application_id)) => match reload(db, tenant_id, &Reference::Id(application_id)).await {
+                Ok(subscribers) => subscribers.target(*endpoint_id).is_none_or(|target| !target.is_unreadable),
+                Err(Error::NotFound(_)) => true,
+                Err(error) => return Err(error),
+            },
+        };
+        readable.extend(is_readable.then_some(*endpoint_id));
+    }
+    Ok(readable)
 }

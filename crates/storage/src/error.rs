@@ -40,6 +40,9 @@ pub enum Error {
     /// A sealed value cannot be opened: the main secret is not the one that it was sealed with.
     #[error("a sealed value cannot be opened with this main secret")]
     Sealed,
+    /// The database cannot be used as it is, or as it was set up; the text says why and what to do.
+    #[error("{0}")]
+    Unusable(String),
     /// Everything else: our fault.
     #[error("database error")]
     Database(#[source] sqlx::Error),

@@ -18,7 +18,7 @@ use parking_lot::{Mutex, RwLock};
 use sqlx::{PgConnection, types::Uuid};
 
 use crate::{
-    Db, Result, endpoints,
+    Db, Result, directory, endpoints,
     hand_off::{HandOff, Job},
 };
 
@@ -52,6 +52,8 @@ impl Gate {
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
     gates: RwLock<HashMap<EndpointId, Gate>>,
+    /// Endpoints whose secrets or headers this process cannot open: others may be able to.
+    unreadable: RwLock<HashSet<EndpointId>>,
     /// A worker has begun, and has not heard yet how endpoints are: any may be held.
     is_unheard: AtomicBool,
 }
@@ -59,12 +61,23 @@ pub(crate) struct Gates {
 impl Gates {
     /// Whether the endpoint is not known to be well.
     pub(crate) fn has(&self, endpoint_id: EndpointId) -> bool {
-        self.is_unheard.load(Ordering::Relaxed) || self.gates.read().contains_key(&endpoint_id)
+        self.is_unheard.load(Ordering::Relaxed) || self.gates.read().contains_key(&endpoint_id) || self.is_unreadable(endpoint_id)
     }
 
     /// The endpoints that the database does not know to be held.
     pub(crate) fn suspected(&self) -> Vec<EndpointId> {
-        self.gates.read().iter().filter(|(_, gate)| **gate == Gate::Suspected).map(|(id, _)| *id).collect()
+        let gates = self.gates.read();
+        let suspected = gates.iter().filter(|(_, gate)| **gate == Gate::Suspected).map(|(id, _)| *id);
+        suspected.chain(self.unreadable()).collect()
+    }
+
+    /// The endpoints that this process cannot open.
+    pub(crate) fn unreadable(&self) -> Vec<EndpointId> {
+        self.unreadable.read().iter().copied().collect()
+    }
+
+    fn is_unreadable(&self, endpoint_id: EndpointId) -> bool {
+        self.unreadable.read().contains(&endpoint_id)
     }
 
     /// A claim found the endpoint well, or recovering: the database knows better than we, but for what it was not told yet.
@@ -79,7 +92,7 @@ impl Gates {
 
     /// Whether the endpoint is held.
     pub(crate) fn is_shut(&self, endpoint_id: EndpointId) -> bool {
-        self.gates.read().get(&endpoint_id).is_some_and(|gate| gate.is_shut())
+        self.gates.read().get(&endpoint_id).is_some_and(|gate| gate.is_shut()) || self.is_unreadable(endpoint_id)
     }
 
     /// Shuts the gate; `false` if it was shut.
@@ -192,6 +205,26 @@ impl Health {
     /// Whether a job must not be sent: its endpoint is held, and it is not the probe.
     pub fn holds(&self, job: &Job) -> bool {
         self.hand_off.gates().is_shut(job.endpoint_id) && !job.is_probe()
+    }
+
+    /// This process cannot open the endpoint's secrets or headers: its deliveries stay in the queue, due, for whoever can. `false`
+    /// if that was known.
+    pub fn cannot_open(&self, endpoint_id: EndpointId) -> bool {
+        self.hand_off.gates().unreadable.write().insert(endpoint_id)
+    }
+
+    /// Looks again at the endpoints that could not be opened; returns those whose deliveries go on.
+    pub async fn look_again(&self) -> Result<Vec<EndpointId>> {
+        let unreadable = self.hand_off.gates().unreadable();
+        if unreadable.is_empty() {
+            return Ok(unreadable);
+        }
+        let readable = directory::look_again(&self.db, &unreadable).await?;
+        self.hand_off.gates().unreadable.write().retain(|id| !readable.contains(id));
+        if !readable.is_empty() {
+            self.db.wake();
+        }
+        Ok(readable)
     }
 
     /// Tells what this process saw and learns what all saw. What could not be told is told the next time.

@@ -5,7 +5,8 @@
 //! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · [`idempotency`] every other write, at most
 //! once · [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
 //! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
-//! rest · [`partitions`] time-sliced tables · `trim` what
+//! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `connect` the first contact · `schema` what is
+//! migrated · [`partitions`] time-sliced tables · `trim` what
 //! refers to messages that are gone · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
 //! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time ·
 //! [`bench`] what a benchmark asks.
@@ -15,6 +16,7 @@ pub mod attempts;
 pub mod bench;
 pub mod clock;
 pub mod committer;
+mod connect;
 mod db;
 pub mod directory;
 pub mod embedded;
@@ -24,17 +26,21 @@ pub mod event_types;
 pub mod hand_off;
 pub mod health;
 pub mod idempotency;
+pub mod main_secret;
 pub mod messages;
 pub mod metrics;
 pub mod page;
 pub mod partitions;
 pub mod policies;
 pub mod queue;
+pub mod reseal;
+mod schema;
 pub mod sealed;
 mod session;
 pub mod tenants;
 mod trim;
 pub mod wakeups;
 
-pub use db::{Config, Db, SchemaState};
+pub use db::{Config, Db};
 pub use error::{Conflict, Error, Result};
+pub use schema::{Ahead, Migrated, SchemaState};

@@ -43,18 +43,24 @@ impl Sealer {
 
     /// Opens a value that belongs to the row `owner`.
     pub(crate) fn open(&self, owner: Uuid, sealed: &[u8]) -> Result<Vec<u8>> {
-        let (version, rest) = sealed.split_first().ok_or(Error::Sealed)?;
-        let (nonce, text) = rest.split_at_checked(NONCE).ok_or(Error::Sealed)?;
-        let nonce = XNonce::try_from(nonce).map_err(|_| Error::Sealed)?;
-        if *version != VERSION {
-            return Err(Error::Sealed);
-        }
-        [Some(&self.current), self.previous.as_ref()]
-            .into_iter()
-            .flatten()
-            .find_map(|key| key.decrypt(&nonce, Payload { msg: text, aad: owner.as_bytes() }).ok())
-            .ok_or(Error::Sealed)
+        let keys = [Some(&self.current), self.previous.as_ref()];
+        keys.into_iter().flatten().find_map(|key| unseal(key, owner, sealed)).ok_or(Error::Sealed)
     }
+
+    /// Whether the current secret has sealed this value of the row `owner`.
+    pub(crate) fn has_sealed(&self, owner: Uuid, sealed: &[u8]) -> bool {
+        unseal(&self.current, owner, sealed).is_some()
+    }
+}
+
+fn unseal(key: &XChaCha20Poly1305, owner: Uuid, sealed: &[u8]) -> Option<Vec<u8>> {
+    let (version, rest) = sealed.split_first()?;
+    let (nonce, text) = rest.split_at_checked(NONCE)?;
+    let nonce = XNonce::try_from(nonce).ok()?;
+    if *version != VERSION {
+        return None;
+    }
+    key.decrypt(&nonce, Payload { msg: text, aad: owner.as_bytes() }).ok()
 }
 
 /// HKDF-SHA256 (RFC 5869) of the main secret, whatever its length.
@@ -77,7 +83,9 @@ mod tests {
         assert_eq!(sealer.open(row, &sealed).expect("its own"), b"value");
         assert!(sealer.open(other_row, &sealed).is_err());
         assert!(Sealer::new("second", None).open(row, &sealed).is_err());
-        assert_eq!(Sealer::new("second", Some("first")).open(row, &sealed).expect("the previous one"), b"value");
+        let rotated = Sealer::new("second", Some("first"));
+        assert_eq!(rotated.open(row, &sealed).expect("the previous one"), b"value");
+        assert_eq!((sealer.has_sealed(row, &sealed), rotated.has_sealed(row, &sealed)), (true, false));
         assert!(sealer.open(row, &sealed[..10]).is_err());
     }
 }

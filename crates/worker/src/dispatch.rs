@@ -106,6 +106,10 @@ impl Dispatcher {
         let Some(payload) = held.job().payload.clone() else {
             return held.end(Outcome::Discarded, "discarded: the content of the message has been removed");
         };
+        if target.is_unreadable {
+            self.leave_to_others(held.job());
+            return held.release();
+        }
         if *self.is_stopping.borrow() {
             return held.release();
         }
@@ -116,6 +120,15 @@ impl Dispatcher {
             self.hold(held.job().endpoint_id);
         }
         held.finish(exchange);
+    }
+
+    /// An endpoint whose secrets we cannot open is not sent to, least of all unsigned. It is said once.
+    fn leave_to_others(&self, job: &Job) {
+        if self.health.cannot_open(job.endpoint_id) {
+            tracing::error!(tenant_id = %job.tenant_id, endpoint_id = %job.endpoint_id,
+                "cannot open the secrets or headers of an endpoint: what it is owed waits for the main secret that sealed them");
+        }
+        self.hold(job.endpoint_id);
     }
 
     /// Hands back what waits for an endpoint that is held from now on.

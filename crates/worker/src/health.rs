@@ -10,6 +10,22 @@ use crate::dispatch::Dispatcher;
 /// The rest between two rounds.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The rest between two looks at endpoints that could not be opened.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Goes on until it is aborted: lets the endpoints go that can be opened again.
+pub(crate) async fn look_again(health: Arc<Health>) {
+    loop {
+        sleep(LOOK_AGAIN).await;
+        match health.look_again().await {
+            Ok(readable) => {
+                readable.iter().for_each(|endpoint_id| tracing::info!(%endpoint_id, "the secrets of an endpoint can be opened again"))
+            }
+            Err(error) => tracing::debug!(?error, "could not look again at endpoints that could not be opened"),
+        }
+    }
+}
+
 /// Goes on until it is aborted. A round that is cut off is made up for by [`crate::Worker::stop`], or lost with the process,
 /// which the next failures make up for.
 pub(crate) async fn run(health: Arc<Health>, dispatcher: Arc<Dispatcher>) {

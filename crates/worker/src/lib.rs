@@ -89,6 +89,7 @@ pub struct Worker {
     sending: JoinHandle<()>,
     health: Arc<Health>,
     telling: JoinHandle<()>,
+    looking: JoinHandle<()>,
     upkeep: JoinHandle<()>,
 }
 
@@ -106,6 +107,7 @@ pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jo
         request_timeout,
         claiming: tokio::spawn(claiming),
         telling: tokio::spawn(health::run(Arc::clone(&health), Arc::clone(&dispatcher))),
+        looking: tokio::spawn(health::look_again(Arc::clone(&health))),
         sending: queue::start(jobs, completer, dispatcher, is_stopping),
         health,
         upkeep: tokio::spawn(upkeep),
@@ -116,10 +118,11 @@ impl Worker {
     /// Stops in two steps: nothing more is claimed or begun, and what has not begun is handed back; then what is being sent
     /// finishes. Takes at most the request timeout and three seconds.
     pub async fn stop(self) {
-        let Self { stopping, hand_off, request_timeout, mut claiming, mut sending, health, telling, upkeep } = self;
+        let Self { stopping, hand_off, request_timeout, mut claiming, mut sending, health, telling, looking, upkeep } = self;
         let begun = Instant::now();
         stopping.send_replace(true);
         upkeep.abort();
+        looking.abort();
         if timeout_at(begun + CLAIM_PATIENCE, &mut claiming).await.is_err() {
             claiming.abort();
         }

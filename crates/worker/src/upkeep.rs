@@ -1,9 +1,9 @@
-//! Makes partitions ahead of time, drops those past their retention, removes payloads whose own retention is over, and forgets
-//! endpoints that are well again, on start and every hour.
+//! Makes partitions ahead of time, drops those past their retention, removes payloads whose own retention is over, forgets
+//! endpoints that are well again, and erases secrets that sign no more, on start and every hour.
 
 use std::{error::Error, time::Duration};
 
-use storage::{Db, health, messages, partitions};
+use storage::{Db, endpoints, health, messages, partitions};
 use tokio::time::sleep;
 
 /// The rest after a round that worked.
@@ -25,6 +25,7 @@ pub(crate) async fn run(db: Db, retention: Duration) {
 async fn round(db: &Db, retention: Duration, stuck: &mut Vec<String>) -> bool {
     let is_made = went_well("make partitions", partitions::ensure(db).await);
     let is_forgotten = went_well("forget the endpoints that are well", health::forget_the_well(db).await);
+    let is_erased = went_well("erase secrets that sign no more", endpoints::erase_left_over(db).await);
     let is_removed = went_well("remove payloads whose time is over", messages::remove_expired_payloads(db).await);
     let is_swept = match partitions::drop_expired(db, retention).await {
         Ok(left) => {
@@ -34,7 +35,7 @@ async fn round(db: &Db, retention: Duration, stuck: &mut Vec<String>) -> bool {
         }
         swept => went_well("drop what is past its time", swept.map(drop)),
     };
-    is_made && is_forgotten && is_removed && is_swept
+    is_made && is_forgotten && is_erased && is_removed && is_swept
 }
 
 fn went_well(what: &str, result: storage::Result<()>) -> bool {

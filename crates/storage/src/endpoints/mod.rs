@@ -24,8 +24,8 @@ use crate::{
     page::{Page, PageRequest},
 };
 
-pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, headers, secret};
-pub(crate) use secrets::{SecretRow, open_headers, open_secret};
+pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, erase_left_over, headers, secret};
+pub(crate) use secrets::{SecretRow, application_of, erase, open_headers, open_secret};
 use secrets::{write_headers, write_secret};
 
 /// What a look-up that finds nothing says.
@@ -137,7 +137,8 @@ impl Effect for Delete {
     async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.0).await?;
         let id = Uuid::from(endpoint_id);
-        sqlx::query!("update endpoint set deleted_at = now() where id = $1", id).execute(&mut *tx).await?;
+        sqlx::query!("update endpoint set deleted_at = now(), headers = null where id = $1", id).execute(&mut *tx).await?;
+        erase(&mut *tx, &[id]).await?;
         health::reset(&mut *tx, id).await?;
         keep_rate(&mut *tx, id).await?;
         applications::bump(tx, application_id).await

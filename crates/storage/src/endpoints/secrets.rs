@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use domain::{endpoint::Headers, id::EndpointId, signing::Secret};
+use domain::{
+    endpoint::Headers,
+    id::{ApplicationId, EndpointId, TenantId},
+    signing::Secret,
+};
 use rand::Rng;
 use sqlx::{PgConnection, types::Uuid};
 
@@ -15,6 +19,9 @@ const SECRET_BYTES: usize = 24;
 
 /// The most superseded secrets that may still be signing at one time.
 pub const MAX_OLD_SECRETS: i64 = 10;
+
+/// How many left-over secrets or headers one round erases.
+const LEFT_OVER: i64 = 10_000;
 
 /// Replaces an endpoint's secret; the old one goes on signing beside it for the grace period.
 #[derive(Clone, Debug)]
@@ -142,6 +149,42 @@ async fn read_headers(db: &Db, connection: &mut PgConnection, endpoint_id: Endpo
 pub(crate) fn open_headers(db: &Db, id: Uuid, sealed: Option<&[u8]>) -> Result<Headers> {
     let Some(sealed) = sealed else { return Ok(Headers::new()) };
     serde_json::from_slice(&db.inner.sealer.open(id, sealed)?).map_err(|_| Error::Sealed)
+}
+
+/// Erases the secrets of endpoints that are deleted in this transaction: nothing is sent to them any more.
+pub(crate) async fn erase(tx: &mut PgConnection, endpoints: &[Uuid]) -> Result<()> {
+    sqlx::query!("delete from endpoint_secret where endpoint_id = any ($1)", endpoints).execute(tx).await?;
+    Ok(())
+}
+
+/// Erases what signs no more: superseded secrets whose time is over, and what an earlier release left of endpoints that were
+/// deleted, by themselves or with their application. Not more than so many at once.
+pub async fn erase_left_over(db: &Db) -> Result<()> {
+    sqlx::query!(
+        "delete from endpoint_secret where id in (
+           select s.id from endpoint_secret s join endpoint e on e.id = s.endpoint_id join application a on a.id = e.application_id
+             where s.expires_at <= now() - interval '1 hour' or e.deleted_at is not null or a.deleted_at is not null limit $1)",
+        LEFT_OVER
+    )
+    .execute(db.pool())
+    .await?;
+    sqlx::query!(
+        "update endpoint set headers = null where id in (
+           select e.id from endpoint e join application a on a.id = e.application_id
+             where e.headers is not null and (e.deleted_at is not null or a.deleted_at is not null) order by e.id limit $1 for update of e skip locked)",
+        LEFT_OVER
+    )
+    .execute(db.pool())
+    .await?;
+    Ok(())
+}
+
+/// Whose an endpoint is, deleted or not.
+pub(crate) async fn application_of(db: &Db, endpoint_id: EndpointId) -> Result<Option<(TenantId, ApplicationId)>> {
+    let row = sqlx::query!("select tenant_id, application_id from endpoint where id = $1", Uuid::from(endpoint_id))
+        .fetch_optional(db.pool())
+        .await?;
+    Ok(row.map(|row| (row.tenant_id.into(), row.application_id.into())))
 }
 
 /// A signing secret as its table holds it.

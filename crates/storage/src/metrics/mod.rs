@@ -83,6 +83,7 @@ pub struct Metrics {
     sends_in_flight: Gauge,
     jobs_handed_over: Reading,
     jobs_claimed: Reading,
+    endpoints_unreadable: Reading,
     partitions_expired: Reading,
     /// Where the jobs of this process are counted; an API without a worker has none.
     hand_off: Mutex<Option<HandOff>>,
@@ -115,6 +116,7 @@ impl Metrics {
             sends_in_flight: Gauge::default(),
             jobs_handed_over: Reading::default(),
             jobs_claimed: Reading::default(),
+            endpoints_unreadable: Reading::default(),
             partitions_expired: Reading::default(),
             hand_off: Mutex::default(),
             backlog: Backlog::register(&mut registry),
@@ -162,6 +164,8 @@ impl Metrics {
         to.register("jobs_handed_over", handed, self.jobs_handed_over.clone());
         let claimed = "Deliveries in memory that were claimed from the queue: being sent, or waiting for their endpoint's turn";
         to.register("jobs_claimed", claimed, self.jobs_claimed.clone());
+        let unreadable = "Endpoints whose secrets or headers this process cannot open: what they are owed waits, for another process or the right secret";
+        to.register("endpoints_unreadable", unreadable, self.endpoints_unreadable.clone());
         let expired = "Partitions past their time that are still there, on all nodes, when upkeep last looked";
         to.register("partitions_expired", expired, self.partitions_expired.clone());
     }
@@ -247,7 +251,7 @@ impl Metrics {
         let refusal = match outcome {
             Err(Error::Overloaded) => Refusal::Overloaded,
             Err(Error::Unavailable(_)) => Refusal::Unavailable,
-            Err(Error::Sealed | Error::Database(_)) => Refusal::Failed,
+            Err(Error::Sealed | Error::Unusable(_) | Error::Database(_)) => Refusal::Failed,
             _ => return,
         };
         self.messages_refused.add(refusal, 1);
@@ -279,10 +283,12 @@ impl Drop for Sending<'_> {
 pub async fn scrape(db: &Db) -> String {
     let metrics = db.metrics();
     let _backlog = metrics.backlog.read(db).await;
-    let jobs = metrics.hand_off.lock().as_ref().map(HandOff::jobs);
+    let (jobs, unreadable) =
+        metrics.hand_off.lock().as_ref().map(|hand_off| (hand_off.jobs(), hand_off.gates().unreadable().len())).unzip();
     #[expect(clippy::cast_precision_loss, reason = "thousands at most")]
     let shown = |count: usize| count as f64;
     metrics.jobs_handed_over.set(jobs.map(|jobs| shown(jobs.handed)));
+    metrics.endpoints_unreadable.set(unreadable.map(shown));
     metrics.jobs_claimed.set(jobs.map(|jobs| shown(jobs.claimed)));
     let mut text = String::with_capacity(16 * 1024);
     text::encode(&mut text, &metrics.registry).expect("a String takes everything");
