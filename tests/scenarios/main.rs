@@ -16,6 +16,8 @@ mod delivery;
 mod dev;
 /// One request, one effect.
 mod idempotency;
+/// Another main secret, while servers run.
+mod main_secret;
 /// Each metric moves by exactly what happened.
 mod metrics;
 /// The published contract is the one that the server keeps.
@@ -28,11 +30,19 @@ mod overload;
 mod partitions;
 /// What the statements of the hot path cost, however much is stored.
 mod plans;
+/// PgBouncer before the database.
+mod pooler;
 /// The receivers that we show to customers do everything once.
 mod receivers;
 /// Secrets stay in.
 mod secrets;
+/// The first contact with a database that does not answer.
+mod starting;
 /// The Svix dialect, driven by the official SDK where it can.
 mod svix;
 /// The tree keeps to its own rules.
 mod tidy;
+/// An older release on a newer schema, and a newer one on an older schema.
+mod upgrades;
+/// The hourly upkeep, and what is in its way.
+mod upkeep;

@@ -3,7 +3,7 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::json;
 use support::{
-    Customer, Database, JWT_SECRET, MAIN_SECRET, Receiver, Reply,
+    App, Customer, Database, JWT_SECRET, MAIN_SECRET, Receiver, Reply,
     customer::message,
     new_tenant,
     processes::{self, ServerProcess},
@@ -82,4 +82,36 @@ async fn no_secret_token_or_sealed_header_is_in_a_dump_or_a_trace_log() {
     let hex = hex(b"payload-marker-41d8");
     assert!(dump.contains(&hex), "the payload is in the dump");
     assert!(!log.contains("payload-marker-41d8") && !log.contains(&hex), "and nowhere else");
+}
+
+/// How much is sealed for endpoints.
+const SEALED: &str = "select (select count(*) from endpoint_secret) + (select count(*) from endpoint where headers is not null)";
+
+#[tokio::test]
+async fn the_secrets_and_headers_of_what_is_deleted_are_erased() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let body = json!({ "url": receiver.url("/"), "headers": { "x-secret": "header" } });
+    let (one, other) = (app.customer().await, app.customer().await);
+    let deleted = one.endpoint_with(&body).await;
+    one.endpoint_with(&body).await;
+    other.endpoint_with(&body).await;
+    let rotate = one.path(&format!("/endpoint/{deleted}/secret/rotate"));
+    app.client.post(&rotate, &json!({})).await.expect(204);
+    assert_eq!(app.database.number(SEALED).await, 7);
+    app.client.delete(&one.path(&format!("/endpoint/{deleted}"))).await.expect(204);
+    assert_eq!(app.database.number(SEALED).await, 4, "an endpoint with its superseded secret");
+    app.client.delete(&other.path("")).await.expect(204);
+    assert_eq!(app.database.number(SEALED).await, 2, "an application with its endpoints");
+
+    // What an earlier release left, and a secret that signs no more.
+    one.endpoint_with(&body).await;
+    let third = one.endpoint_with(&body).await;
+    app.client.post(&one.path(&format!("/endpoint/{third}/secret/rotate")), &json!({})).await.expect(204);
+    app.database.execute("update endpoint_secret set expires_at = now() - interval '2 hours' where expires_at is not null").await;
+    app.database.execute("update endpoint set deleted_at = now() where id = (select min(id::text)::uuid from endpoint where deleted_at is null and headers is not null)").await;
+    let _node = app.second_node().await;
+    support::eventually("upkeep erases it", async || (app.database.number(SEALED).await == 4).then_some(())).await;
+    one.publish(&json!({})).await;
+    receiver.received(2).await;
 }

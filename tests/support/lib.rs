@@ -3,7 +3,8 @@
 //! Reading order:
 //! [`App`] a server with a database of its own · [`client`] asks it, and holds each answer against the contract ·
 //! [`customer`] an application with endpoints · [`receiver`] gets the webhooks · [`database`] looks at rows and moves time ·
-//! [`clock`] sets the database's time · [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`outgoing`] is a proxy that webhooks go through · [`tls`] issues certificates · [`cluster`] Postgres itself ·
+//! [`clock`] sets the database's time · [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`pooler`] PgBouncer ·
+//! [`outgoing`] is a proxy that webhooks go through · [`tls`] issues certificates · [`cluster`] Postgres itself ·
 //! [`contract`] `openapi.yaml` · [`scrape`] reads the metrics.
 
 use std::{
@@ -25,6 +26,7 @@ pub mod contract;
 pub mod customer;
 pub mod database;
 pub mod outgoing;
+pub mod pooler;
 pub mod processes;
 pub mod proxy;
 pub mod receiver;
