@@ -116,7 +116,7 @@ pub fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<()> {
     let settings = cli.settings;
     match cli.command {
-        Command::Dev => dev::run(settings).await,
+        Command::Dev => Box::pin(dev::run(settings)).await,
         Command::Serve { start } => serve::run(&settings, Roles::Both, start.migrate).await,
         Command::Api { start } => serve::run(&settings, Roles::Api, start.migrate).await,
         Command::Worker { start } => serve::run(&settings, Roles::Worker, start.migrate).await,

@@ -49,7 +49,8 @@ pub struct Running {
 pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
     allow_many_files();
     let listener = bind(config).await?;
-    let db = connect(&config.database).await?;
+    // Boxed, so that the futures of all that start a server stay small.
+    let db = Box::pin(connect(&config.database)).await?;
     main_secret::take_part(&db).await.context(CANNOT_USE)?;
     db.remember_keys_for(config.database.policy.ttl).await.context(CANNOT_USE)?;
     let request_timeout = config.worker.request_timeout;

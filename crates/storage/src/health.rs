@@ -51,7 +51,7 @@ impl Gate {
 /// The endpoints that this process does not send to without asking the database.
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
-    gates: RwLock<HashMap<EndpointId, Gate>>,
+    known: RwLock<HashMap<EndpointId, Gate>>,
     /// Endpoints whose secrets or headers this process cannot open: others may be able to.
     unreadable: RwLock<HashSet<EndpointId>>,
     /// A worker has begun, and has not heard yet how endpoints are: any may be held.
@@ -61,12 +61,12 @@ pub(crate) struct Gates {
 impl Gates {
     /// Whether the endpoint is not known to be well.
     pub(crate) fn has(&self, endpoint_id: EndpointId) -> bool {
-        self.is_unheard.load(Ordering::Relaxed) || self.gates.read().contains_key(&endpoint_id) || self.is_unreadable(endpoint_id)
+        self.is_unheard.load(Ordering::Relaxed) || self.known.read().contains_key(&endpoint_id) || self.is_unreadable(endpoint_id)
     }
 
     /// The endpoints that the database does not know to be held.
     pub(crate) fn suspected(&self) -> Vec<EndpointId> {
-        let gates = self.gates.read();
+        let gates = self.known.read();
         let suspected = gates.iter().filter(|(_, gate)| **gate == Gate::Suspected).map(|(id, _)| *id);
         suspected.chain(self.unreadable()).collect()
     }
@@ -82,22 +82,22 @@ impl Gates {
 
     /// A claim found the endpoint well, or recovering: the database knows better than we, but for what it was not told yet.
     pub(crate) fn claim_passed(&self, endpoint_id: EndpointId, is_recovering: bool) {
-        let known = self.gates.read().get(&endpoint_id).copied();
+        let known = self.known.read().get(&endpoint_id).copied();
         match (known, is_recovering) {
-            (Some(Gate::Open), true) => drop(self.gates.write().insert(endpoint_id, Gate::Recovering)),
-            (Some(Gate::Open | Gate::Recovering), false) => drop(self.gates.write().remove(&endpoint_id)),
+            (Some(Gate::Open), true) => drop(self.known.write().insert(endpoint_id, Gate::Recovering)),
+            (Some(Gate::Open | Gate::Recovering), false) => drop(self.known.write().remove(&endpoint_id)),
             _ => {}
         }
     }
 
     /// Whether the endpoint is held.
     pub(crate) fn is_shut(&self, endpoint_id: EndpointId) -> bool {
-        self.gates.read().get(&endpoint_id).is_some_and(|gate| gate.is_shut()) || self.is_unreadable(endpoint_id)
+        self.known.read().get(&endpoint_id).is_some_and(|gate| gate.is_shut()) || self.is_unreadable(endpoint_id)
     }
 
     /// Shuts the gate; `false` if it was shut.
     fn suspect(&self, endpoint_id: EndpointId) -> bool {
-        let mut gates = self.gates.write();
+        let mut gates = self.known.write();
         let was_shut = gates.get(&endpoint_id).is_some_and(|gate| gate.is_shut());
         if !was_shut {
             gates.insert(endpoint_id, Gate::Suspected);
@@ -108,7 +108,7 @@ impl Gates {
     /// Takes over what the database says; returns the endpoints that are held from now on. Suspicions that were `told` are
     /// settled by it.
     fn learn(&self, rows: &[(EndpointId, i16)], is_all: bool, told: &HashSet<EndpointId>) -> Vec<EndpointId> {
-        let mut gates = self.gates.write();
+        let mut gates = self.known.write();
         let before = mem::take(&mut *gates);
         let is_kept = |id: &EndpointId, gate: Gate| if gate == Gate::Suspected { !told.contains(id) } else { !is_all };
         gates.extend(before.iter().filter(|(id, gate)| is_kept(id, **gate)).map(|(id, gate)| (*id, *gate)));

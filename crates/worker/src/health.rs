@@ -19,7 +19,9 @@ pub(crate) async fn look_again(health: Arc<Health>) {
         sleep(LOOK_AGAIN).await;
         match health.look_again().await {
             Ok(readable) => {
-                readable.iter().for_each(|endpoint_id| tracing::info!(%endpoint_id, "the secrets of an endpoint can be opened again"))
+                for endpoint_id in readable {
+                    tracing::info!(%endpoint_id, "the secrets of an endpoint can be opened again");
+                }
             }
             Err(error) => tracing::debug!(?error, "could not look again at endpoints that could not be opened"),
         }

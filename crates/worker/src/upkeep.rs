@@ -33,16 +33,15 @@ async fn round(db: &Db, retention: Duration, stuck: &mut Vec<String>) -> bool {
             *stuck = left.into_iter().map(|part| part.partition).collect();
             stuck.is_empty()
         }
-        swept => went_well("drop what is past its time", swept.map(drop)),
+        swept => went_well("drop what is past its time", swept),
     };
     is_made && is_forgotten && is_erased && is_removed && is_swept
 }
 
-fn went_well(what: &str, result: storage::Result<()>) -> bool {
-    if let Err(error) = &result {
-        tracing::error!(error = error as &dyn Error, "upkeep could not {what}; it will be tried again");
-    }
-    result.is_ok()
+fn went_well<T>(what: &str, result: storage::Result<T>) -> bool {
+    let Err(error) = result else { return true };
+    tracing::error!(error = &error as &dyn Error, "upkeep could not {what}; it will be tried again");
+    false
 }
 
 /// Once for each partition, however long it takes: a backup may read for hours.
