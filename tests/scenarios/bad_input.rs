@@ -348,3 +348,17 @@ async fn the_connection_outlives_every_refusal() {
     assert_eq!(ask("GET", "/nowhere", "").await, 404);
     assert_eq!(ask("POST", &path, "{\"eventType\":\"a\",\"payload\":{}}").await, 202, "the same connection still works");
 }
+
+#[tokio::test]
+async fn a_base_url_with_a_slash_too_many_is_told_so() {
+    let app = App::start().await;
+    let path = app.customer().await.path("/msg");
+    for wrong in [format!("/{path}"), "//api/v1/app".into(), "/api/v1//app".into(), "/api/v1/app//".into(), "/api/v1/app//msg".into()] {
+        for method in ["GET", "POST"] {
+            let refused = app.client.request(method, &wrong).unchecked().json(&json!({})).send().await.expect(404);
+            assert!(refused.text("detail").contains("`//`"), "{method} {wrong}: {refused:?}");
+            assert!(refused.text("detail").contains("base URL"), "{method} {wrong}: {refused:?}");
+        }
+    }
+    app.client.get(&format!("{path}/")).await.expect(200);
+}

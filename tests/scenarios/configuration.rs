@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 use support::{
-    App, Customer, Database, JWT_SECRET, MAIN_SECRET, Receiver, Reply,
+    App, Client, Customer, Database, JWT_SECRET, MAIN_SECRET, Receiver, Reply,
     customer::message,
     new_tenant,
     processes::{self, ServerProcess},
+    scrape::Scrape,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_posthaste-under-test");
@@ -105,6 +106,39 @@ async fn the_api_follows_the_configuration() {
 }
 
 #[tokio::test]
+async fn metrics_have_a_listener_of_their_own() {
+    for role in ["serve", "worker"] {
+        let database = Database::create().await;
+        let address = processes::free_address();
+        let metrics_listen = address.to_string();
+        let variables = [("POSTHASTE_METRICS_LISTEN", metrics_listen.as_str())];
+        let server = ServerProcess::start(PROGRAM, role, &database.url, &new_tenant(), &variables).await;
+        server.client.anonymous().request("GET", "/metrics").unchecked().send().await.expect(404);
+        let scraper = Client::new(&format!("http://{address}"), None);
+        Scrape::of(&scraper).await;
+        for path in ["/api/v1/health", "/api/v1/app", "/"] {
+            assert_eq!(scraper.request("GET", path).unchecked().send().await.status, 404, "{role}: {path} is not for those who scrape");
+        }
+    }
+}
+
+#[tokio::test]
+async fn as_many_clients_are_connected_as_the_configuration_says() {
+    let Configured { server, database: _database, .. } = configured(&[("POSTHASTE_MAX_CLIENT_CONNECTIONS", "3")]).await;
+    let mut others = Vec::new();
+    // One is the client's own, which has asked before.
+    for _ in 0..2 {
+        others.push(tokio::net::TcpStream::connect(server.address).await.expect("a connection"));
+    }
+    server.client.get("/api/v1/app").await.expect(200);
+    let beyond = Client::new(&server.client.base, server.client.token.as_deref());
+    assert_eq!(beyond.get("/api/v1/app").await.expect(503).header("connection"), Some("close"));
+    beyond.get("/api/v1/health").await.expect(204);
+    drop(others);
+    support::eventually("there is room again", async || (beyond.get("/api/v1/app").await.status == 200).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_main_secret_opens_what_it_sealed_and_can_be_rotated() {
     let Configured { customer, server, database, receiver } = configured(&[]).await;
     let endpoint = customer.endpoint(&receiver.url("/")).await;
@@ -180,6 +214,8 @@ async fn what_cannot_be_configured_is_refused_by_name() {
         ("POSTHASTE_MAIN_SECRET", "short"),
         ("POSTHASTE_MAIN_SECRET_PREVIOUS", "short"),
         ("POSTHASTE_LISTEN", "nowhere"),
+        ("POSTHASTE_METRICS_LISTEN", "nowhere"),
+        ("POSTHASTE_MAX_CLIENT_CONNECTIONS", "0"),
         ("POSTHASTE_LOG_FORMAT", "xml"),
         ("POSTHASTE_DATABASE_URL", "mysql://localhost/x"),
     ];

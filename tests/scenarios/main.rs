@@ -34,10 +34,17 @@ mod plans;
 mod pooler;
 /// The receivers that we show to customers do everything once.
 mod receivers;
+/// Requests have names, and the log speaks of them.
+mod request_id;
 /// Secrets stay in.
 mod secrets;
+<<<<<<< HEAD
 /// The first contact with a database that does not answer.
 mod starting;
+=======
+/// Slow, silent and many clients.
+mod slow_clients;
+>>>>>>> f3a0807 (api: let slow, silent and many clients take nothing from others)
 /// The Svix dialect, driven by the official SDK where it can.
 mod svix;
 /// The tree keeps to its own rules.

@@ -134,6 +134,8 @@ impl Node {
         let config = Config {
             database: storage::Config { policy: options.policy, ..database::config(database_url) },
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            metrics_listen: None,
+            max_client_connections: None,
             may_take_another_port: false,
             jwt_secrets: vec![JWT_SECRET.into()],
             max_payload: options.max_payload,

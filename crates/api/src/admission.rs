@@ -22,16 +22,17 @@ use bytes::{Bytes, BytesMut};
 use domain::{id::TenantId, idempotency::Key};
 use futures::FutureExt;
 use http_body_util::BodyExt;
+use hyper::body::Body as _;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
-use crate::{Context, error::ApiError};
+use crate::{Context, error::ApiError, pace};
 
 /// The header that names a request.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// How much of a body over the limit is read and thrown away, so that the client gets to read the answer, in bytes.
-const MAX_DRAIN: usize = 16 * 1024 * 1024;
-/// How long we wait for the next part of a body.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// For how long the rest of a refused body is read and thrown away, so that the client gets to read the answer.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// A request that may be carried out.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ impl Drop for ToTheEnd {
         if let Some(work) = self.work.take()
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            self.tasks.spawn_on(work, &runtime);
+            self.tasks.spawn_on(work.instrument(Span::current()), &runtime);
         }
     }
 }
@@ -90,7 +91,7 @@ async fn carry_out(context: Context, request: Request, next: Next) -> Response {
     let admitted = match check(&context, &parts.method, &parts.headers, &mut body).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            body.drain().await;
+            body.drain();
             return refusal.into_response();
         }
     };
@@ -105,6 +106,7 @@ async fn carry_out(context: Context, request: Request, next: Next) -> Response {
 
 async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &mut Incoming) -> Result<Admitted, ApiError> {
     let subject = context.verifier.subject(headers)?;
+    Span::current().record("tenant", &*subject);
     let tenant_id = storage::tenants::find_or_create(&context.db, &subject).await?;
     let body = if matches!(*method, Method::GET | Method::HEAD) { Bytes::new() } else { body.read(context.config.max_payload).await? };
     if !body.is_empty() {
@@ -152,13 +154,15 @@ pub(crate) struct Incoming {
     awaits_consent: bool,
     /// How much has come in.
     received: usize,
+    /// Since when we wait for it.
+    begun: Instant,
 }
 
 impl Incoming {
     /// The body of a request with these headers.
     pub(crate) fn new(body: Body, headers: &HeaderMap) -> Self {
         let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-        Self { body, announced, awaits_consent: headers.contains_key(header::EXPECT), received: 0 }
+        Self { body, announced, awaits_consent: headers.contains_key(header::EXPECT), received: 0, begun: Instant::now() }
     }
 
     /// Reads all of it, if it is at most `limit` bytes.
@@ -186,23 +190,19 @@ impl Incoming {
         Ok(if rest.is_empty() { first } else { rest.freeze() })
     }
 
-    /// Reads on without keeping anything, up to a bound: a client that is still sending would otherwise lose the answer.
-    pub(crate) async fn drain(mut self) {
-        let is_hopeless = self.announced.is_some_and(|length| length > MAX_DRAIN);
-        if self.awaits_consent || is_hopeless {
-            return;
-        }
-        while self.received <= MAX_DRAIN {
-            if !matches!(self.next().await, Ok(Some(_))) {
-                break;
-            }
+    /// Reads on beside the answer for a moment, without keeping anything: a client that is still sending would otherwise lose it.
+    pub(crate) fn drain(mut self) {
+        if !self.awaits_consent && !self.body.is_end_stream() {
+            tokio::spawn(tokio::time::timeout(DRAIN, async move { while let Ok(Some(_)) = self.next().await {} }));
         }
     }
 
+    /// The next part. All of them together have one deadline, so that a client cannot win time by sending drops.
     async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         loop {
-            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.map_err(|_| ApiError::Timeout)?;
-            match frame {
+            let size = self.announced.unwrap_or(self.received);
+            let deadline = self.begun + pace::allowed(u64::try_from(size).unwrap_or(u64::MAX));
+            match tokio::time::timeout_at(deadline, self.body.frame()).await.map_err(|_| ApiError::Timeout)? {
                 None => return Ok(None),
                 Some(Err(_)) => return Err(ApiError::BrokenBody),
                 Some(Ok(frame)) => {
@@ -218,17 +218,18 @@ impl Incoming {
 
 /// Answers a path that has no operation.
 pub(crate) async fn unknown_path(request: Request) -> ApiError {
-    refuse(request, ApiError::UnknownPath).await
+    refuse(request, ApiError::UnknownPath)
 }
 
 /// Answers a method that the path does not take.
 pub(crate) async fn method_not_allowed(request: Request) -> ApiError {
-    refuse(request, ApiError::MethodNotAllowed).await
+    refuse(request, ApiError::MethodNotAllowed)
 }
 
-async fn refuse(request: Request, refusal: ApiError) -> ApiError {
+/// Answers a request whose body nobody wants.
+pub(crate) fn refuse(request: Request, refusal: ApiError) -> ApiError {
     let (parts, body) = request.into_parts();
-    Incoming::new(body, &parts.headers).drain().await;
+    Incoming::new(body, &parts.headers).drain();
     refusal
 }
 
@@ -252,10 +253,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_over_the_limit_is_refused_and_drained() {
+    async fn a_body_over_the_limit_is_refused() {
         let mut body = in_parts(&["1234", "5678", "9"]);
         assert!(matches!(body.read(7).await, Err(ApiError::TooLarge { limit: 7 })));
-        body.drain().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn drops_of_a_body_win_no_time() {
+        let drops = stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b"x")), ()))
+        });
+        let begun = Instant::now();
+        let mut body = Incoming::new(Body::from_stream(drops), &HeaderMap::new());
+        assert!(matches!(body.read(1000).await, Err(ApiError::Timeout)));
+        assert!(begun.elapsed() < Duration::from_secs(32), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -38,6 +38,11 @@ pub(crate) enum ApiError {
     /// No operation has this path.
     #[error("there is no operation at this path")]
     UnknownPath,
+    /// The path has an empty segment.
+    #[error(
+        "there is no operation at this path: it contains `//`. Take the slash off the end of the base URL, and see that no id in the path is empty"
+    )]
+    EmptySegment,
     /// The path has other methods.
     #[error("this path does not take this method: see the Allow header")]
     MethodNotAllowed,
@@ -74,6 +79,9 @@ pub(crate) enum ApiError {
     /// So many are allowed and no more.
     #[error("{0}")]
     LimitReached(&'static str),
+    /// As many connections are open as may be.
+    #[error("too many connections are open: repeat the request in a moment, over connections that are kept")]
+    Crowded,
     /// The database does not answer, or too much is waiting for it.
     #[error("the service is temporarily unavailable: repeat the request in a moment")]
     Unavailable,
@@ -138,7 +146,7 @@ impl ApiError {
         match self {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::UnknownPath => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::UnknownPath | Self::EmptySegment => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -146,7 +154,7 @@ impl ApiError {
             Self::Invalid(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InvalidKey(_) | Self::BrokenBody | Self::LimitReached(_) | Self::Conflict(Conflict::Expunged) => StatusCode::BAD_REQUEST,
             Self::KeyInProgress | Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -156,7 +164,7 @@ impl ApiError {
         match self {
             Self::Unauthenticated(_) => "authentication_failed",
             Self::Forbidden(_) => "insufficient access",
-            Self::NotFound(_) | Self::UnknownPath => "not_found",
+            Self::NotFound(_) | Self::UnknownPath | Self::EmptySegment => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Timeout => "request_timeout",
             Self::BrokenBody => "generic_error",
@@ -175,14 +183,14 @@ impl ApiError {
             Self::Conflict(Conflict::Disabled) => "endpoint_disabled",
             Self::Conflict(_) => "conflict",
             Self::LimitReached(_) => "limit_reached",
-            Self::Unavailable => "unavailable",
+            Self::Unavailable | Self::Crowded => "unavailable",
             Self::Internal => "internal_error",
         }
     }
 
     /// How long to wait before trying again, if that may help.
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::KeyInProgress | Self::Unavailable).then_some(RETRY_AFTER)
+        matches!(self, Self::KeyInProgress | Self::Unavailable | Self::Crowded).then_some(RETRY_AFTER)
     }
 
     /// The answer as it may be saved under a key.
@@ -275,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_may_work_later_says_when() {
-        for error in [ApiError::KeyInProgress, ApiError::Unavailable] {
+        for error in [ApiError::KeyInProgress, ApiError::Unavailable, ApiError::Crowded] {
             assert_eq!(error.into_response().headers()[header::RETRY_AFTER], "1");
         }
         assert!(!ApiError::Internal.into_response().headers().contains_key(header::RETRY_AFTER));

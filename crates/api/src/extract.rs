@@ -12,6 +12,7 @@ use domain::{
 };
 use serde::Deserialize;
 use storage::{Db, applications::Reference, endpoints::Address};
+use tracing::Span;
 
 use crate::{
     Context,
@@ -49,6 +50,14 @@ impl FromRequestParts<Context> for Call {
         let admitted = parts.extensions.remove::<Admitted>().ok_or(ApiError::Internal)?;
         let route = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()).ok_or(ApiError::Internal)?;
         let path = path_names(parts, context).await?;
+        for (name, value) in &path {
+            match name.as_str() {
+                "app_id" => Span::current().record("application", value),
+                "endpoint_id" => Span::current().record("endpoint", value),
+                "msg_id" => Span::current().record("message", value),
+                _ => continue,
+            };
+        }
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
         let method = parts.method.clone();
         let Admitted { tenant_id, key, body } = admitted;

@@ -1,7 +1,7 @@
 //! Speaks HTTP: translates requests into calls of `storage` and results into answers; decides nothing.
 //!
 //! Reading order:
-//! this file, for the route table · [`listener`] connections · [`admission`] what every operation checks first · [`extract`] a
+//! this file, for the route table · [`listener`] [`pace`] connections · [`request_id`] their names in the log · [`admission`] what every operation checks first · [`extract`] a
 //! request as handlers see it · [`idempotency`] writes under a key · [`svix`] the operations · [`json`] [`query`] input whose faults are told
 //! by name · [`error`] every refusal · [`auth`] tokens · [`openapi`] the document · [`playground`] a receiver to try with.
 
@@ -15,8 +15,10 @@ mod json;
 mod listener;
 mod metrics;
 mod openapi;
+mod pace;
 mod playground;
 mod query;
+mod request_id;
 mod svix;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -24,9 +26,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderName, HeaderValue, Uri, header, uri::PathAndQuery},
+    http::{Uri, header, uri::PathAndQuery},
     middleware::from_fn_with_state,
-    response::Response,
     routing::{any, get},
 };
 use storage::{Db, committer::Publisher};
@@ -37,17 +38,17 @@ use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt},
     routes,
 };
-use uuid::{Uuid, fmt::Hyphenated};
 
 pub use auth::mint_token;
+pub use listener::SPARE as SPARE_CONNECTIONS;
 pub use openapi::openapi_yaml;
 
 /// How long a stopping server waits for connections that are in the middle of a request.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// For how long a browser may remember what cross-origin requests are allowed (as in svix-server).
 const CORS_MAX_AGE: Duration = Duration::from_mins(10);
-/// The header that names an answer in our log.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How many connections scrape a listener that has nothing but metrics.
+const SCRAPERS: usize = 64;
 
 /// How the API behaves.
 #[derive(Clone)]
@@ -60,6 +61,17 @@ pub struct Config {
     pub public_url: String,
     /// Whether there is a receiver at `/_play/{id}`.
     pub has_playground: bool,
+    /// What the listener takes and shows.
+    pub listener: ListenerConfig,
+}
+
+/// What a listener takes and shows besides its operations.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenerConfig {
+    /// The most connections at a time; a few more are open for health, metrics and refusals.
+    pub max_connections: usize,
+    /// Whether `/metrics` is there.
+    pub has_metrics: bool,
 }
 
 impl fmt::Debug for Config {
@@ -115,7 +127,11 @@ fn operations(guard: impl Fn(UtoipaMethodRouter<Context>) -> UtoipaMethodRouter<
         .routes(guard(routes!(idempotency::list_records)))
         .routes(routes!(health::ready))
         .routes(routes!(health::ping))
-        .routes(routes!(metrics::scrape))
+}
+
+/// The operation that may have a listener of its own.
+fn metrics_operation() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(metrics::scrape))
 }
 
 fn router(context: &Context) -> listener::Routes {
@@ -123,6 +139,9 @@ fn router(context: &Context) -> listener::Routes {
         routes.map(|methods| methods.route_layer(from_fn_with_state(context.clone(), admission::admit)))
     };
     let (mut router, _) = operations(guard).split_for_parts();
+    if context.config.listener.has_metrics {
+        router = router.merge(metrics_operation().split_for_parts().0);
+    }
     if context.config.has_playground {
         let receivers = playground::Receivers::default();
         let receiver = any(playground::receive).get(playground::show).with_state((context.clone(), receivers));
@@ -137,21 +156,14 @@ fn router(context: &Context) -> listener::Routes {
 fn cors() -> CorsLayer {
     use idempotency::{IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED};
 
-    let exposed = [REQUEST_ID, admission::IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, header::RETRY_AFTER, header::LOCATION];
+    let exposed =
+        [request_id::HEADER, admission::IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, header::RETRY_AFTER, header::LOCATION];
     CorsLayer::new()
         .allow_origin(Any)
         .allow_methods(AllowMethods::mirror_request())
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(exposed)
         .max_age(CORS_MAX_AGE)
-}
-
-/// Gives an answer the name under which the log may speak of it.
-fn name_answer(response: &mut Response) {
-    let mut text = [0; Hyphenated::LENGTH];
-    if let Ok(id) = HeaderValue::from_str(Uuid::now_v7().hyphenated().encode_lower(&mut text)) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
 }
 
 /// Every path is the same with and without a trailing slash. This happens before routing, so that a route's template
@@ -163,7 +175,8 @@ fn trim_trailing_slash(request: &mut Request) {
 }
 
 fn trimmed(uri: &Uri) -> Option<Uri> {
-    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty())?;
+    // Two slashes are not a trailing one: they stay, so that the answer can speak of them.
+    let path = uri.path().strip_suffix('/').filter(|path| !path.is_empty() && !path.ends_with('/'))?;
     let trimmed = uri.query().map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(PathAndQuery::try_from(trimmed).ok()?);
@@ -183,22 +196,36 @@ pub fn start(mut config: Config, db: Db, publisher: Publisher, listener: TcpList
     config.public_url.truncate(config.public_url.trim_end_matches('/').len());
     let verifier = auth::Verifier::new(&config.jwt_secrets);
     let tasks = TaskTracker::new();
+    let bound = config.listener.max_connections;
     let context = Arc::new(Shared { config, db, publisher, verifier, tasks: tasks.clone() });
-    let (stop, stopped) = oneshot::channel();
-    let serving = tokio::spawn(listener::serve(listener, router(&context).into_handler(), stopped));
-    Server { stop, serving, tasks }
+    serve(router(&context), bound, listener, tasks)
 }
 
 /// Serves health and metrics alone, for a process that has no API, until [`Server::stop`].
-pub fn start_probes(db: Db, listener: TcpListener) -> Server {
-    let router = Router::new()
+pub fn start_probes(db: Db, listener: TcpListener, config: ListenerConfig) -> Server {
+    let mut router = Router::new()
         .route("/api/v1/health", get(async |State(db): State<Db>| health::readiness(&db).await))
-        .route("/api/v1/health/ping", get(health::ping))
-        .route("/metrics", get(async |State(db): State<Db>| metrics::of(&db).await))
-        .with_state(db.clone());
+        .route("/api/v1/health/ping", get(health::ping));
+    if config.has_metrics {
+        router = router.merge(metrics_alone());
+    }
+    let plain = router.fallback(admission::unknown_path).with_state(db.clone());
+    serve(listener::Routes { with_cors: plain.clone(), plain, db }, config.max_connections, listener, TaskTracker::new())
+}
+
+/// Serves metrics and nothing else, until [`Server::stop`].
+pub fn start_metrics(db: Db, listener: TcpListener) -> Server {
+    let plain = metrics_alone().fallback(admission::unknown_path).with_state(db.clone());
+    serve(listener::Routes { with_cors: plain.clone(), plain, db }, SCRAPERS, listener, TaskTracker::new())
+}
+
+fn metrics_alone() -> Router<Db> {
+    Router::new().route("/metrics", get(async |State(db): State<Db>| metrics::of(&db).await))
+}
+
+fn serve(routes: listener::Routes, bound: usize, listener: TcpListener, tasks: TaskTracker) -> Server {
     let (stop, stopped) = oneshot::channel();
-    let routes = listener::Routes { with_cors: router.clone(), plain: router, db };
-    Server { stop, serving: tokio::spawn(listener::serve(listener, routes.into_handler(), stopped)), tasks: TaskTracker::new() }
+    Server { stop, serving: tokio::spawn(listener::serve(listener, bound, routes.into_handler(), stopped)), tasks }
 }
 
 impl Server {
@@ -225,7 +252,7 @@ mod tests {
         assert_eq!(trim("/api/v1/app/"), Some("/api/v1/app".into()));
         assert_eq!(trim("/api/v1/app/?limit=1&x=/"), Some("/api/v1/app?limit=1&x=/".into()));
         assert_eq!(trim("/api/v1/app/%2F/"), Some("/api/v1/app/%2F".into()));
-        for unchanged in ["/", "/api/v1/app", "/api/v1/app?next=/"] {
+        for unchanged in ["/", "/api/v1/app", "/api/v1/app?next=/", "/api/v1/app//", "//"] {
             assert_eq!(trim(unchanged), None, "{unchanged}");
         }
     }

@@ -55,7 +55,7 @@ fn schema<T: ToSchema>() -> (String, RefOr<Schema>) {
 /// # Panics
 /// Never: the document is the same at every call, and a test renders it.
 pub fn openapi_yaml() -> String {
-    let mut document = crate::operations(|routes| routes).into_openapi();
+    let mut document = crate::operations(|routes| routes).merge(crate::metrics_operation()).into_openapi();
     for (path, item) in &mut document.paths.paths {
         complete(path, item);
     }

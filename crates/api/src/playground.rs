@@ -101,7 +101,7 @@ pub(crate) async fn receive(
     let (parts, body) = request.into_parts();
     let mut body = Incoming::new(body, &parts.headers);
     let content = body.read(MAX_BODY).await;
-    body.drain().await;
+    body.drain();
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let headers = parts.headers.iter().map(|(name, value)| (name.to_string(), lossy(value.as_bytes()))).collect();
     receivers.add(id, Received { at: Timestamp(context.db.now()), headers, body: lossy(&content?) });

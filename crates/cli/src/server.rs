@@ -19,6 +19,10 @@ const STOP_PATIENCE: Duration = Duration::from_millis(4500);
 /// are not cut off: their messages are stored for whoever claims them.
 const HANDLER_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The fewest and the most clients that may be connected if nobody says.
+const FEWEST_CONNECTIONS: usize = 16;
+const MOST_CONNECTIONS: usize = 10_000;
+
 const CANNOT_USE: &str = "cannot use the database of POSTHASTE_DATABASE_URL";
 
 /// What a process does.
@@ -41,6 +45,7 @@ pub struct Running {
     pub public_url: String,
     request_timeout: Duration,
     server: api::Server,
+    metrics: Option<api::Server>,
     worker: Option<worker::Worker>,
     committer: Committer,
 }
@@ -49,9 +54,17 @@ pub struct Running {
 pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
     allow_many_files();
     let listener = bind(config).await?;
+<<<<<<< HEAD
     // Boxed, so that the futures of all that start a server stay small.
     let db = Box::pin(connect(&config.database)).await?;
     main_secret::take_part(&db).await.context(CANNOT_USE)?;
+=======
+    let metrics_listener = match config.metrics_listen {
+        Some(address) => Some(listen(address, "POSTHASTE_METRICS_LISTEN").await?),
+        None => None,
+    };
+    let db = connect(config).await?;
+>>>>>>> f3a0807 (api: let slow, silent and many clients take nothing from others)
     db.remember_keys_for(config.database.policy.ttl).await.context(CANNOT_USE)?;
     let request_timeout = config.worker.request_timeout;
     let lease = worker::lease(request_timeout);
@@ -65,19 +78,25 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
     };
     let address = listener.local_addr().context("cannot learn the listen address")?;
     let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{}", crate::reachable(address)));
+    let takes = api::ListenerConfig {
+        max_connections: config.max_client_connections.unwrap_or_else(connections_that_files_permit),
+        has_metrics: metrics_listener.is_none(),
+    };
+    let metrics = metrics_listener.map(|listener| api::start_metrics(db.clone(), listener));
     let server = if roles == Roles::Worker {
-        api::start_probes(db, listener)
+        api::start_probes(db, listener, takes)
     } else {
         let config = api::Config {
             jwt_secrets: config.jwt_secrets.clone(),
             max_payload: config.max_payload,
             public_url: public_url.clone(),
             has_playground: config.has_playground,
+            listener: takes,
         };
         api::start(config, db, committer.publisher.clone(), listener)
     };
     tracing::info!(?roles, %address, "started");
-    Ok(Running { address, public_url, request_timeout, server, worker, committer })
+    Ok(Running { address, public_url, request_timeout, server, metrics, worker, committer })
 }
 
 impl Running {
@@ -102,6 +121,9 @@ impl Running {
         if tokio::time::timeout_at(deadline.into(), self.committer.stop()).await.is_err() {
             tracing::error!("the last results could not be written in time: those deliveries will be repeated");
         }
+        if let Some(metrics) = self.metrics {
+            let _ = tokio::time::timeout_at(deadline.into(), metrics.stop()).await;
+        }
     }
 }
 
@@ -114,19 +136,38 @@ fn allow_many_files() {
     }
 }
 
+/// How many clients may be connected if nobody says: half of the files that may be open; the other half is for what is sent to
+/// receivers, and for the database.
+fn connections_that_files_permit() -> usize {
+    let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+    (files / 2).saturating_sub(api::SPARE_CONNECTIONS).clamp(FEWEST_CONNECTIONS, MOST_CONNECTIONS)
+}
+
 async fn bind(config: &Config) -> Result<TcpListener> {
-    match TcpListener::bind(config.listen).await {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && config.may_take_another_port => {
+    match listen(config.listen, "POSTHASTE_LISTEN").await {
+        Err(error) if config.may_take_another_port && is_taken(&error) => {
             TcpListener::bind((config.listen.ip(), 0)).await.context("cannot listen on any port")
         }
-        Err(error) => Err(error).with_context(|| format!("cannot listen on {}: set POSTHASTE_LISTEN to another address", config.listen)),
+        bound => bound,
     }
 }
 
+<<<<<<< HEAD
 /// Connects to a database whose schema lets this program run on it.
 pub(crate) async fn connect(database: &storage::Config) -> Result<Db> {
     match Db::schema_state(database).await.context(CANNOT_USE)? {
+=======
+async fn listen(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: set {setting} to another address"))
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+async fn connect(config: &Config) -> Result<Db> {
+    match Db::schema_state(&config.database).await.context(CANNOT_USE)? {
+>>>>>>> f3a0807 (api: let slow, silent and many clients take nothing from others)
         SchemaState::Current => {}
         SchemaState::Behind => {
             bail!("the database's schema is older than this release: run `posthaste migrate` once, or start one server with --migrate")

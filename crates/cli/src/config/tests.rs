@@ -41,6 +41,8 @@ fn every_setting_is_read() {
     let text = |text: &str| Some(text.to_owned());
     let settings = Settings {
         listen: text("0.0.0.0:80"),
+        metrics_listen: text("0.0.0.0:81"),
+        max_client_connections: text("500"),
         main_secret_previous: text(&"y".repeat(32)),
         egress_allow: text("10.0.0.0/8, ::1"),
         egress_proxy: text("socks5://user:hunter2@[fd00::1]"),
@@ -59,6 +61,8 @@ fn every_setting_is_read() {
     };
     let config = settings.config(Roles::Both).expect("a configuration");
     assert_eq!(config.listen.to_string(), "0.0.0.0:80");
+    assert_eq!(config.metrics_listen.map(|address| address.to_string()).as_deref(), Some("0.0.0.0:81"));
+    assert_eq!(config.max_client_connections, Some(500));
     assert_eq!(config.database.previous_main_secret, Some("y".repeat(32)));
     assert_eq!(config.worker.egress_allow.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
     let proxy = format!("{:?}", config.worker.egress_proxy.as_ref().expect("a proxy"));
