@@ -38,13 +38,10 @@ mod receivers;
 mod request_id;
 /// Secrets stay in.
 mod secrets;
-<<<<<<< HEAD
-/// The first contact with a database that does not answer.
-mod starting;
-=======
 /// Slow, silent and many clients.
 mod slow_clients;
->>>>>>> f3a0807 (api: let slow, silent and many clients take nothing from others)
+/// The first contact with a database that does not answer.
+mod starting;
 /// The Svix dialect, driven by the official SDK where it can.
 mod svix;
 /// The tree keeps to its own rules.

@@ -54,17 +54,13 @@ pub struct Running {
 pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
     allow_many_files();
     let listener = bind(config).await?;
-<<<<<<< HEAD
     // Boxed, so that the futures of all that start a server stay small.
     let db = Box::pin(connect(&config.database)).await?;
     main_secret::take_part(&db).await.context(CANNOT_USE)?;
-=======
     let metrics_listener = match config.metrics_listen {
         Some(address) => Some(listen(address, "POSTHASTE_METRICS_LISTEN").await?),
         None => None,
     };
-    let db = connect(config).await?;
->>>>>>> f3a0807 (api: let slow, silent and many clients take nothing from others)
     db.remember_keys_for(config.database.policy.ttl).await.context(CANNOT_USE)?;
     let request_timeout = config.worker.request_timeout;
     let lease = worker::lease(request_timeout);
@@ -152,11 +148,6 @@ async fn bind(config: &Config) -> Result<TcpListener> {
     }
 }
 
-<<<<<<< HEAD
-/// Connects to a database whose schema lets this program run on it.
-pub(crate) async fn connect(database: &storage::Config) -> Result<Db> {
-    match Db::schema_state(database).await.context(CANNOT_USE)? {
-=======
 async fn listen(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: set {setting} to another address"))
 }
@@ -165,9 +156,9 @@ fn is_taken(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-async fn connect(config: &Config) -> Result<Db> {
-    match Db::schema_state(&config.database).await.context(CANNOT_USE)? {
->>>>>>> f3a0807 (api: let slow, silent and many clients take nothing from others)
+/// Connects to a database whose schema lets this program run on it.
+pub(crate) async fn connect(database: &storage::Config) -> Result<Db> {
+    match Db::schema_state(database).await.context(CANNOT_USE)? {
         SchemaState::Current => {}
         SchemaState::Behind => {
             bail!("the database's schema is older than this release: run `posthaste migrate` once, or start one server with --migrate")
