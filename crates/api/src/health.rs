@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use storage::Db;
@@ -26,9 +26,10 @@ pub(crate) async fn ready(State(context): State<Context>) -> Response {
     readiness(&context.db).await
 }
 
-/// The same for any server with a database.
+/// The same for any server with a database. It says whose answer it is, so that a check is not taken in by another program.
 pub(crate) async fn readiness(db: &Db) -> Response {
-    if db.is_healthy(PATIENCE).await { StatusCode::NO_CONTENT.into_response() } else { ApiError::Unavailable.into_response() }
+    let answer = if db.is_healthy(PATIENCE).await { StatusCode::NO_CONTENT.into_response() } else { ApiError::Unavailable.into_response() };
+    ([(header::SERVER, crate::SERVER_NAME)], answer).into_response()
 }
 
 /// Tells whether the server answers at all.

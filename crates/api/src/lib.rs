@@ -43,6 +43,8 @@ pub use auth::mint_token;
 pub use listener::SPARE as SPARE_CONNECTIONS;
 pub use openapi::openapi_yaml;
 
+/// What the answers to health checks call the server.
+pub const SERVER_NAME: &str = "Posthaste";
 /// How long a stopping server waits for connections that are in the middle of a request.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// For how long a browser may remember what cross-origin requests are allowed (as in svix-server).

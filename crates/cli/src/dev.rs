@@ -1,12 +1,13 @@
 //! `posthaste dev`: everything, with nothing to set up.
 
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
 use storage::embedded::{self, Cluster};
 
 use crate::{
     DEFAULT_TENANT,
+    address::{self, Published},
     config::Settings,
     mint_token, say, secrets, seed,
     serve::{Signals, migrate, until_signalled},
@@ -27,8 +28,8 @@ pub(crate) async fn run(mut settings: Settings) -> Result<()> {
         started = start(&mut settings) => started?,
         _ = signals.next() => return Ok(()),
     };
-    let Started { cluster, running, token } = started;
-    say(&welcome(&running, &token))?;
+    let Started { cluster, running, token, taken, published: _published } = started;
+    say(&welcome(&running, &token, taken))?;
     until_signalled(running, signals).await;
     if let Some(cluster) = cluster {
         cluster.stop().await;
@@ -40,6 +41,9 @@ struct Started {
     cluster: Option<Cluster>,
     running: Running,
     token: String,
+    /// The usual address, if another program is using it.
+    taken: Option<SocketAddr>,
+    published: Option<Published>,
 }
 
 async fn start(settings: &mut Settings) -> Result<Started> {
@@ -63,7 +67,9 @@ async fn start(settings: &mut Settings) -> Result<Started> {
     let running = server::start(&config, Roles::Both).await?;
     let token = mint_token(&config.jwt_secrets[0], DEFAULT_TENANT);
     seed::plant(&format!("http://{}", crate::reachable(running.address)), &token).await?;
-    Ok(Started { cluster, running, token })
+    let published = address::publish(&data_dir, running.address)?;
+    let taken = (config.may_take_another_port && running.address != config.listen).then_some(config.listen);
+    Ok(Started { cluster, running, token, taken, published })
 }
 
 async fn start_cluster(data_dir: &Path) -> Result<Cluster> {
@@ -87,11 +93,15 @@ fn fill(setting: &mut Option<String>, value: String) {
     }
 }
 
-fn welcome(running: &Running, token: &str) -> String {
-    let url = format!("http://{}", crate::reachable(running.address));
+fn welcome(running: &Running, token: &str, taken: Option<SocketAddr>) -> String {
+    let address = crate::reachable(running.address);
+    let url = format!("http://{address}");
+    let notice = taken.map_or_else(String::new, |taken| {
+        format!("\n\nAnother program is using {taken}, so it has taken a free port: where the README says {taken}, write {address}.")
+    });
     format!(
         r#"
-Posthaste is running.
+Posthaste is running.{notice}
 
   API     {url}/api/v1
   Token   {token}

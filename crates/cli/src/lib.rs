@@ -2,8 +2,10 @@
 //!
 //! Reading order:
 //! [`config`] every setting · [`server`] what runs together and how it stops · [`serve`] until a signal comes · [`dev`] the
-//! same with nothing to set up · [`bench`] how fast it is · [`reseal`] another main secret · [`seed`] what `dev` starts with · [`secrets`] what `dev` makes up once · [`telemetry`] logs.
+//! same with nothing to set up · [`bench`] how fast it is · [`reseal`] another main secret · [`seed`] what `dev` starts with ·
+//! [`secrets`] what `dev` makes up once · [`address`] where it listens · [`telemetry`] logs.
 
+mod address;
 mod bench;
 pub mod config;
 mod dev;
@@ -15,7 +17,7 @@ pub mod server;
 mod telemetry;
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     time::Duration,
@@ -23,6 +25,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use reqwest::header::SERVER;
 use storage::Migrated;
 
 use crate::{config::Settings, server::Roles};
@@ -36,7 +39,7 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILT_FROM_
 
 /// Posthaste accepts a message once, delivers it to every subscribed endpoint, and can prove what happened.
 #[derive(Parser)]
-#[command(name = "posthaste", version = VERSION, propagate_version = true, disable_help_subcommand = true)]
+#[command(name = "posthaste", version = VERSION, propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     settings: Settings,
@@ -80,7 +83,8 @@ enum Command {
         #[command(flatten)]
         arguments: bench::Arguments,
     },
-    /// Asks the server at the listen address whether it is healthy: exits with 0 if so, else with 1
+    /// Asks the server at the listen address, or the `dev` that is running with the data folder, whether it is healthy: exits
+    /// with 0 if so, else with 1
     Healthcheck,
 }
 
@@ -107,7 +111,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to tell if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "posthaste: {error:#}");
+            let _ = writeln!(io::stderr(), "posthaste: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -182,13 +186,22 @@ fn mint_token(secret: &str, tenant: &str) -> String {
 }
 
 async fn healthcheck(settings: &Settings) -> Result<()> {
-    let url = format!("http://{}/api/v1/health", reachable(settings.listen()?));
-    let client = http_client()?;
-    let answer = client.get(&url).timeout(HEALTH_PATIENCE).send().await;
-    match answer {
-        Ok(answer) if answer.status().is_success() => say("healthy"),
-        Ok(answer) => bail!("not healthy: {url} answered {}", answer.status()),
-        Err(error) => Err(error).with_context(|| format!("not healthy: {url} did not answer")),
+    let wanted = settings.listen()?;
+    let is_known = settings.is_listen_set() && wanted.port() != 0;
+    let address = if is_known { None } else { address::of_running(&settings.data_dir())? }.unwrap_or(wanted);
+    if address.port() == 0 {
+        bail!("POSTHASTE_LISTEN names no port, so the server cannot be found: set it to the address that the server is using");
+    }
+    let url = format!("http://{}/api/v1/health", reachable(address));
+    let answer = http_client()?.get(&url).timeout(HEALTH_PATIENCE).send().await;
+    let answer = answer.with_context(|| format!("not healthy: {url} did not answer"))?;
+    // Any program may have taken the port and answer whatever it is asked with a 200.
+    if answer.headers().get(SERVER).is_none_or(|name| name.as_bytes() != api::SERVER_NAME.as_bytes()) {
+        bail!("not healthy: what answers at {url} is not Posthaste: set POSTHASTE_LISTEN to the address that the server is using");
+    }
+    match answer.status() {
+        status if status.is_success() => say(&format!("healthy: {url}")),
+        status => bail!("not healthy: {url} answered {status}"),
     }
 }
 
@@ -208,8 +221,11 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Prints a line on standard output.
+/// Prints a line on standard output. A reader that has seen enough, such as `head`, may leave early.
 fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).context("cannot write to standard output")
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }

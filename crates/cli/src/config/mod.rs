@@ -1,6 +1,7 @@
 //! The whole configuration: every flag and variable, its default, and what it means.
 
 mod egress;
+mod help;
 mod value;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use domain::{
     idempotency::{MAX_TTL, MAX_WAIT, MIN_TTL, Policy, Preset},
     retry::RetrySchedule,
@@ -20,6 +21,7 @@ use tracing_subscriber::EnvFilter;
 use worker::SignatureHeaders;
 
 use crate::server::Roles;
+pub(crate) use help::{set_variables, unknown_variables, with_settings};
 use value::{Variable, bounded_duration, duration, size};
 
 const DEFAULT_DATA_DIR: &str = "./posthaste-data";
@@ -337,38 +339,6 @@ impl Settings {
 
 fn is_set(value: Option<&str>) -> bool {
     value.is_some_and(|value| !value.is_empty())
-}
-
-/// Makes every setting a flag of every command, and keeps values of the environment, secrets among them, out of `--help`.
-pub(crate) fn with_settings(command: clap::Command) -> clap::Command {
-    let settings = names(&command).map(|(id, _)| id).collect::<Vec<_>>();
-    settings.into_iter().fold(command, |command, id| {
-        command.mut_arg(id, |arg| arg.global(true).hide_env_values(true).help_heading("Settings (a flag wins over its variable)"))
-    })
-}
-
-/// The settings' ids and variables.
-fn names(command: &clap::Command) -> impl Iterator<Item = (clap::Id, String)> {
-    let named = command.get_arguments().filter_map(|arg| Some((arg.get_id().clone(), arg.get_env()?.to_string_lossy().into_owned())));
-    named.collect::<Vec<_>>().into_iter()
-}
-
-/// One sentence for each `POSTHASTE_*` variable that nobody reads, with the name that was probably meant.
-pub(crate) fn unknown_variables() -> Vec<String> {
-    let known: Vec<_> = names(&crate::Cli::command()).map(|(_, variable)| variable).collect();
-    let set = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    unknown(&known, set)
-}
-
-/// The settings that this process was given by its environment, known or not.
-pub(crate) fn set_variables() -> impl Iterator<Item = String> {
-    std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()).filter(|name| name.starts_with("POSTHASTE_"))
-}
-
-fn unknown(known: &[String], set: impl Iterator<Item = String>) -> Vec<String> {
-    let strangers = set.filter(|name| name.starts_with("POSTHASTE_") && !known.contains(name));
-    let nearest = |name: &str| known.iter().min_by_key(|known| strsim::damerau_levenshtein(known, name)).cloned().unwrap_or_default();
-    strangers.map(|name| format!("{name} is not a setting and has no effect: did you mean {}?", nearest(&name))).collect()
 }
 
 #[cfg(test)]

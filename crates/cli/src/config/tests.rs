@@ -1,8 +1,12 @@
 //! What each setting accepts, and what it says about the rest.
 
+use clap::{CommandFactory as _, FromArgMatches as _};
 use ipnet::IpNet;
 
-use super::*;
+use super::{
+    help::{names, unknown},
+    *,
+};
 
 fn complete() -> Settings {
     Settings {
@@ -145,10 +149,40 @@ fn a_variable_that_nobody_reads_is_reported_with_its_neighbour() {
     assert_eq!(reports, ["POSTHASTE_LISTN is not a setting and has no effect: did you mean POSTHASTE_LISTEN?"]);
 }
 
+/// The long help of a command; of the program if none is named.
+fn help(name: Option<&str>) -> String {
+    let mut command = with_settings(crate::Cli::command());
+    command.build();
+    let command = name.map_or(Some(&mut command.clone()), |name| command.find_subcommand_mut(name)).cloned();
+    command.expect("a command").render_long_help().to_string()
+}
+
 #[test]
 fn help_names_every_variable_and_shows_no_value() {
-    let help = with_settings(crate::Cli::command()).render_long_help().to_string();
+    let help = help(None);
     for (_, variable) in names(&crate::Cli::command()) {
         assert!(help.contains(&format!("[env: {variable}]")), "{variable} is not in the help: {help}");
+    }
+}
+
+#[test]
+fn a_command_shows_the_settings_that_it_uses_and_takes_them_all() {
+    let of = |name: &str| {
+        let help = help(Some(name));
+        let shown = names(&crate::Cli::command()).filter(|(_, variable)| help.contains(&format!("[env: {variable}]")));
+        shown.map(|(id, _)| id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("token"), ["data_dir", "jwt_secret"]);
+    assert_eq!(of("openapi"), [""; 0]);
+    assert_eq!(of("healthcheck"), ["data_dir", "listen"]);
+    assert_eq!(of("migrate"), ["database_url", "main_secret", "log", "log_format"]);
+    assert_eq!(of("dev").len(), names(&crate::Cli::command()).count());
+    assert!(!of("serve").contains(&"data_dir".to_owned()) && of("serve").len() + 1 == of("dev").len());
+    assert!(!of("worker").contains(&"jwt_secret".to_owned()) && of("worker").contains(&"retry_schedule".to_owned()));
+    assert!(!of("api").contains(&"retry_schedule".to_owned()) && of("api").contains(&"jwt_secret".to_owned()));
+    for line in ["posthaste --listen=0.0.0.0:80 token", "posthaste token --listen=0.0.0.0:80", "posthaste openapi --listen=0.0.0.0:80"] {
+        let matches = with_settings(crate::Cli::command()).try_get_matches_from(line.split(' ')).expect("it is accepted");
+        let settings = Settings::from_arg_matches(&matches).expect("settings");
+        assert_eq!(settings.listen.as_deref(), Some("0.0.0.0:80"), "{line}");
     }
 }
