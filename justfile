@@ -34,11 +34,15 @@ breaks:
 
 # Kill, freeze and cut off three servers and crash their Postgres for so many minutes, and hold every client's word against the rows
 crashes MINUTES="10":
-    POSTHASTE_TEST_MINUTES={{MINUTES}} cargo test --package tests --test crashes storm -- --nocapture
+    POSTHASTE_TEST_MINUTES={{MINUTES}} cargo test --package tests --test crashes storm
 
 # Put the receivers in Python and Node through the scenarios that `just test` runs with the one in Rust
 receivers:
     bash tests/receivers/run
+
+# Let the Python and JavaScript SDKs of the registries tell the README's story to a server made for it
+sdks:
+    bash tests/sdks/run
 
 # Run the statements of the claim in every order, and wrong claims until they go wrong
 model:

@@ -7,6 +7,7 @@ use crate::{
     ONE_AT_A_TIME,
     clients::{hang_up, on_the_wire, request},
     fleet::Replica,
+    say,
 };
 
 /// How many hang up after the last byte.
@@ -44,7 +45,7 @@ async fn a_client_that_hangs_up_at_any_byte_finds_its_message_once() {
         replays += u64::from(answer.is_replay());
     }
     // A request whose client is gone before it is looked at may be left undone; one that has begun is never left half-way.
-    eprintln!("hang-ups: of {TO_THE_END} whole requests {replays} had taken effect");
+    say(&format!("hang-ups: of {TO_THE_END} whole requests {replays} had taken effect\n"));
     assert!(replays > 0, "the hang-ups did not hit work");
     database.nothing_owed().await;
     let mut expected: Vec<_> = cut_short.iter().chain(&whole).map(|number| json!(number)).collect();

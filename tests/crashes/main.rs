@@ -19,3 +19,9 @@ mod storm;
 
 /// One crash scenario at a time: each wants the machine to itself.
 static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Says what a crash run must show, also in a run whose tests are green: what `eprint!` writes is kept from its readers then.
+fn say(text: &str) {
+    // Nobody is left to tell if standard error is closed.
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+}

@@ -14,6 +14,7 @@ use crate::{
     ONE_AT_A_TIME,
     clients::{Clients, Counts, Ledger},
     fleet::{Fleet, PROXIED, REPLICAS},
+    say,
     sets::{self, Compared},
 };
 
@@ -41,7 +42,7 @@ async fn nothing_told_is_lost_and_nothing_is_done_twice_whatever_crashes() {
     let end = Instant::now() + Duration::from_mins(variable("POSTHASTE_TEST_MINUTES").unwrap_or(0));
     let first = variable("POSTHASTE_TEST_SEED").unwrap_or_else(rand::random);
     for seed in (0..).map(|storm| first.wrapping_add(storm)) {
-        eprintln!("storm: POSTHASTE_TEST_SEED={seed}");
+        say(&format!("storm: POSTHASTE_TEST_SEED={seed}\n"));
         storm(seed).await;
         if Instant::now() >= end {
             return;
@@ -176,7 +177,7 @@ fn report(tally: &Tally, ledger: &Ledger, compared: &Compared, took: Duration) {
     for (name, figure) in figures {
         writeln!(text, "storm: {figure:>7} {name}").expect("text");
     }
-    eprint!("{text}");
+    say(&text);
     for (name, figure) in figures {
         assert!(figure > 0, "the storm did not hit work: no {name}");
     }

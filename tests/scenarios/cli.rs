@@ -54,6 +54,57 @@ async fn help_explains_every_variable_and_command() {
 }
 
 #[tokio::test]
+async fn help_is_a_command_too_and_a_command_shows_the_settings_that_it_uses() {
+    let help = async |arguments: &[&str]| {
+        let (status, out, errors) = run(command(PROGRAM, arguments, &[])).await;
+        assert!(status.success(), "{arguments:?}: {errors}");
+        out
+    };
+    assert_eq!(help(&["help"]).await, help(&["--help"]).await);
+    assert_eq!(help(&["help", "token"]).await, help(&["token", "--help"]).await);
+    let cases = [
+        ("token", vec!["JWT_SECRET", "DATA_DIR"], vec!["RETRY_SCHEDULE", "LISTEN", "DATABASE_URL"]),
+        ("openapi", vec![], vec!["POSTHASTE_"]),
+        ("healthcheck", vec!["LISTEN", "DATA_DIR"], vec!["MAIN_SECRET", "RETENTION"]),
+        ("worker", vec!["RETRY_SCHEDULE", "MAIN_SECRET"], vec!["JWT_SECRET", "DATA_DIR"]),
+        ("api", vec!["JWT_SECRET", "MAX_PAYLOAD"], vec!["RETRY_SCHEDULE", "DATA_DIR"]),
+        ("serve", vec!["JWT_SECRET", "RETRY_SCHEDULE"], vec!["DATA_DIR"]),
+    ];
+    for (name, shown, hidden) in cases {
+        let out = help(&[name, "--help"]).await;
+        assert!(shown.iter().all(|variable| out.contains(variable)), "{name} uses {shown:?}:\n{out}");
+        assert!(hidden.iter().all(|variable| !out.contains(variable)), "{name} uses none of {hidden:?}:\n{out}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_early_is_no_fault() {
+    for arguments in [&["openapi"] as &[_], &["token"], &["help"], &["--help"], &["--version"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        // As `head` does when it has seen enough.
+        drop(reader);
+        let mut command = command(PROGRAM, arguments, &[("POSTHASTE_JWT_SECRET", JWT_SECRET)]);
+        command.stdout(writer);
+        let (status, _, errors) = run(command).await;
+        assert!(status.success() && errors.is_empty(), "{arguments:?} ended with {status}: {errors}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_a_sentence() {
+    let database = Database::create().await;
+    let holder = std::net::TcpListener::bind(processes::free_address()).expect("a free port");
+    let address = holder.local_addr().expect("an address");
+    for role in ["serve", "api", "worker"] {
+        let mut late = ServerProcess::spawn(PROGRAM, role, &database.url, &support::new_tenant(), address, &[]);
+        assert!(!late.process.ended().await.success(), "{role}");
+        let log = late.process.log();
+        assert!(log.contains(&format!("cannot listen on {address}")) && log.contains("POSTHASTE_LISTEN"), "{role}: {log}");
+        assert!(!log.contains("panicked"), "{role}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn serve_refuses_to_start_without_what_it_needs_and_says_what_to_set() {
     let database = Database::create().await;
     let all =
@@ -147,6 +198,28 @@ async fn the_healthcheck_tells_by_its_exit_code() {
     support::eventually("it is ready again", async || (check().await.0.code() == Some(0)).then_some(())).await;
     server.process.kill().await;
     assert_eq!(check().await.0.code(), Some(1));
+}
+
+#[tokio::test]
+async fn the_healthcheck_asks_the_server_that_it_belongs_to() {
+    let database = Database::create().await;
+    for host in ["0.0.0.0", "[::]", "127.0.0.1", "[::1]"] {
+        let address = processes::free_address();
+        let listen = format!("{host}:{}", address.port());
+        let environment = [("POSTHASTE_LISTEN", listen.as_str())];
+        let mut server = ServerProcess::spawn(PROGRAM, "serve", &database.url, &support::new_tenant(), address, &environment);
+        server.process.printed("started").await;
+        let (status, out, errors) = run(command(PROGRAM, &["healthcheck"], &environment)).await;
+        assert!(status.success() && out.contains("healthy"), "{listen}: {errors}");
+    }
+    // Whatever it is asked it answers with a 200, as a development server of somebody else may.
+    let stranger = Receiver::start().await;
+    let listen = stranger.url("").trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let (status, out, errors) = run(command(PROGRAM, &["healthcheck"], &[("POSTHASTE_LISTEN", &listen)])).await;
+    assert!(!status.success() && errors.contains("not Posthaste") && errors.contains(&listen), "{out}{errors}");
+    assert!(errors.contains("POSTHASTE_LISTEN"), "it says what to do: {errors}");
+    let (status, _, errors) = run(command(PROGRAM, &["healthcheck"], &[("POSTHASTE_LISTEN", "127.0.0.1:0")])).await;
+    assert!(!status.success() && errors.contains("names no port"), "{errors}");
 }
 
 #[tokio::test]

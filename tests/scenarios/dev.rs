@@ -137,6 +137,40 @@ async fn two_of_them_run_side_by_side() {
 }
 
 #[tokio::test]
+async fn a_usual_port_that_is_taken_is_said_and_the_health_check_finds_the_other_one() {
+    let usual = "127.0.0.1:8071";
+    let folder = folder();
+    let data = folder.path().join("data").display().to_string();
+    let environment = [("POSTHASTE_DATA_DIR", data.as_str())];
+    let (mut dev, _holder) = loop {
+        // Whoever else has it will do as well, as long as they keep it.
+        let holder = std::net::TcpListener::bind(usual).ok();
+        let mut dev = dev(folder.path(), false).await;
+        if !dev.client.base.ends_with(usual) {
+            break (dev, holder);
+        }
+        dev.process.signal(Signal::TERM);
+        dev.process.ended().await;
+    };
+    let address = dev.client.base.trim_start_matches("http://").to_owned();
+    let notice = dev.process.printed("Another program is using").await;
+    assert!(notice.contains(usual) && notice.contains(&address), "{notice}");
+    let (status, out, errors) = run(command(PROGRAM, &["healthcheck"], &environment)).await;
+    assert!(status.success() && out.contains(&address), "{out}{errors}");
+    dev.process.signal(Signal::TERM);
+    assert_eq!(dev.process.ended().await.code(), Some(0), "{}", dev.process.log());
+    let (_, out, _) = run(command(PROGRAM, &["healthcheck"], &environment)).await;
+    assert!(!out.contains(&address), "what has ended is not healthy: {out}");
+
+    let holder = std::net::TcpListener::bind(support::processes::free_address()).expect("a free port");
+    let wanted = holder.local_addr().expect("an address").to_string();
+    let chosen = [("POSTHASTE_DATA_DIR", data.as_str()), ("POSTHASTE_LISTEN", &wanted)];
+    let (status, _, errors) = run(command(PROGRAM, &["dev"], &chosen)).await;
+    assert!(!status.success() && errors.contains(&wanted) && errors.contains("another program"), "{errors}");
+    no_postgres_is_left(folder.path()).await;
+}
+
+#[tokio::test]
 async fn another_user_can_run_it() {
     if !geteuid().is_root() {
         eprintln!("this run is by another user than root: the other scenarios show what this one would");

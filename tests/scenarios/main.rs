@@ -26,6 +26,8 @@ mod openapi;
 mod outage;
 /// More than can be written, and what cannot be written.
 mod overload;
+/// The files that somebody deploys with.
+mod packaging;
 /// Time-sliced tables are made when they are missing.
 mod partitions;
 /// What the statements of the hot path cost, however much is stored.

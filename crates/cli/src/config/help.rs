@@ -28,7 +28,7 @@ fn is_used_by(command: &str, setting: &str) -> bool {
     match command {
         "dev" => true,
         "serve" => setting != "data_dir",
-        "api" => !matches!(setting, "data_dir" | "egress_allow" | "retention" | "retry_schedule" | "signature_headers"),
+        "api" => !setting.starts_with("egress_") && !matches!(setting, "data_dir" | "retention" | "retry_schedule" | "signature_headers"),
         "worker" => !matches!(setting, "data_dir" | "idempotency_wait" | "jwt_secret" | "max_payload" | "public_url"),
         "migrate" => matches!(setting, "database_url" | "main_secret" | "log" | "log_format"),
         "token" => matches!(setting, "jwt_secret" | "data_dir"),

@@ -153,8 +153,8 @@ fn a_variable_that_nobody_reads_is_reported_with_its_neighbour() {
 fn help(name: Option<&str>) -> String {
     let mut command = with_settings(crate::Cli::command());
     command.build();
-    let command = name.map_or(Some(&mut command.clone()), |name| command.find_subcommand_mut(name)).cloned();
-    command.expect("a command").render_long_help().to_string()
+    let command = if let Some(name) = name { command.find_subcommand_mut(name).expect("a command") } else { &mut command };
+    command.render_long_help().to_string()
 }
 
 #[test]
@@ -169,7 +169,8 @@ fn help_names_every_variable_and_shows_no_value() {
 fn a_command_shows_the_settings_that_it_uses_and_takes_them_all() {
     let of = |name: &str| {
         let help = help(Some(name));
-        let shown = names(&crate::Cli::command()).filter(|(_, variable)| help.contains(&format!("[env: {variable}]")));
+        let cli = crate::Cli::command();
+        let shown = names(&cli).filter(|(_, variable)| help.contains(&format!("[env: {variable}]")));
         shown.map(|(id, _)| id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(of("token"), ["data_dir", "jwt_secret"]);
