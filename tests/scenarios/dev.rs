@@ -166,7 +166,7 @@ async fn a_usual_port_that_is_taken_is_said_and_the_health_check_finds_the_other
     let wanted = holder.local_addr().expect("an address").to_string();
     let chosen = [("POSTHASTE_DATA_DIR", data.as_str()), ("POSTHASTE_LISTEN", &wanted)];
     let (status, _, errors) = run(command(PROGRAM, &["dev"], &chosen)).await;
-    assert!(!status.success() && errors.contains(&wanted) && errors.contains("another program"), "{errors}");
+    assert!(!status.success() && errors.contains(&wanted) && errors.contains("already in use"), "{errors}");
     no_postgres_is_left(folder.path()).await;
 }
 

@@ -34,6 +34,8 @@ mod partitions;
 mod plans;
 /// PgBouncer before the database.
 mod pooler;
+/// What the README shows is what happens.
+mod readme;
 /// The receivers that we show to customers do everything once.
 mod receivers;
 /// Requests have names, and the log speaks of them.
