@@ -197,6 +197,9 @@ mod tests {
     fn only_plain_http_urls_are_accepted() {
         assert!(EndpointUrl::parse("https://example.com/hooks?a=1").is_ok());
         assert!(EndpointUrl::parse("http://[::1]:80/").is_ok());
+        for container in ["http://my_service:8080/hook", "http://api_v2.team_x.svc.cluster.local/", "http://_a_/", "https://web-1_a"] {
+            assert!(EndpointUrl::parse(container).is_ok(), "{container}");
+        }
         for hostile in [
             "",
             "example.com",

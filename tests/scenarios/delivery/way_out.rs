@@ -26,23 +26,26 @@ async fn a_proxy_is_asked_for_the_vetted_address_and_the_receiver_for_its_name()
     for kind in [Kind::Connect, Kind::Socks5] {
         let database = Database::create().await;
         let proxy = Outgoing::start(kind, Some(CREDENTIALS)).await;
-        let (named, numbered) = (Receiver::start().await, Receiver::start_on("127.0.0.2:0").await);
-        let url = proxy.url(&format!("post:{}@", ENCODED[0]));
+        let (named, numbered, v6) = (Receiver::start().await, Receiver::start_on("127.0.0.2:0").await, Receiver::start_on("[::1]:0").await);
+        let url = proxy.url(&format!("post:{}@", ENCODED[0])).replace("127.0.0.1", "my_proxy.localhost");
         let variables = [("POSTHASTE_EGRESS_PROXY", url.as_str()), ("POSTHASTE_EGRESS_ALLOW", "127.0.0.0/8,::1")];
         let server = serve(&database, &variables).await;
         let customer = Customer::create(&server.client).await;
         let port = named.address.port();
         customer.endpoint(&format!("http://my_service.localhost:{port}/")).await;
         customer.endpoint(&numbered.url("/")).await;
+        customer.endpoint(&v6.url("/")).await;
         let message = customer.publish(&json!({ "n": 1 })).await;
-        assert!(customer.attempts(&message, 2).await.iter().all(|attempt| attempt.status() == "success"));
+        assert!(customer.attempts(&message, 3).await.iter().all(|attempt| attempt.status() == "success"));
         assert_eq!(named.received(1).await[0].header("host"), format!("my_service.localhost:{port}"));
         numbered.received(1).await;
+        v6.received(1).await;
         let mut asked = proxy.asked();
         asked.sort();
-        assert_eq!(asked, [format!("127.0.0.1:{port}"), numbered.address.to_string()], "{kind:?}: addresses, and no names");
-        assert_eq!(proxy.credentials(), [CREDENTIALS, CREDENTIALS]);
-        assert_eq!((named.connections(), numbered.connections()), (1, 1), "nobody is called past the proxy");
+        let expected = [format!("127.0.0.1:{port}"), numbered.address.to_string(), v6.address.to_string()];
+        assert_eq!(asked, expected, "{kind:?}: addresses, and no names");
+        assert_eq!(proxy.credentials(), [CREDENTIALS; 3]);
+        assert_eq!([&named, &numbered, &v6].map(Receiver::connections), [1; 3], "nobody is called past the proxy");
         let log = server.process.log();
         assert!(log.contains("delivered"), "{log}");
         for secret in [PASSWORD, ENCODED[0], ENCODED[1]] {
