@@ -4,6 +4,8 @@
 mod dns;
 /// What one request leaves for the next.
 mod reuse;
+/// The proxy and the authorities.
+mod settings;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
