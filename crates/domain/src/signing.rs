@@ -92,16 +92,29 @@ impl Secret {
     }
 }
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose() == other.expose()
+    }
+}
+
+impl Eq for Secret {}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(redacted)")
     }
 }
 
-/// The value of `webhook-signature`: one signature per live secret, the current one first, separated by spaces.
+/// The value of `webhook-signature`: one signature per live secret, the current one first, separated by spaces; none stands twice.
 pub fn signature_header(secrets: &[Secret], message_id: &str, unix_seconds: i64, body: &[u8]) -> String {
     let timestamp = unix_seconds.to_string();
-    let signatures: Vec<_> = secrets.iter().map(|secret| secret.sign(message_id, &timestamp, body)).collect();
+    let mut signatures = Vec::with_capacity(secrets.len());
+    for signature in secrets.iter().map(|secret| secret.sign(message_id, &timestamp, body)) {
+        if !signatures.contains(&signature) {
+            signatures.push(signature);
+        }
+    }
     signatures.join(" ")
 }
 
@@ -115,6 +128,17 @@ mod tests {
         let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a secret");
         let header = signature_header(&[secret], "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(header, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn no_signature_stands_twice() {
+        let [one, other] = [1, 2].map(|byte| Secret::symmetric(vec![byte; 24]));
+        // HMAC fills a short key up with zeros, so this secret is another text and signs as the first does.
+        let padded = Secret::symmetric([[1; 24].as_slice(), &[0; 8]].concat());
+        let header = |secrets: &[Secret]| signature_header(secrets, "msg_1", 1, b"{}");
+        let secrets = [one, other, padded];
+        assert_eq!(header(&[secrets[0].clone(), secrets[1].clone(), secrets[0].clone(), secrets[2].clone()]), header(&secrets[..2]));
+        assert_eq!(header(&secrets[..2]).split(' ').count(), 2);
     }
 
     #[test]
