@@ -278,7 +278,7 @@ async fn every_field_of_an_endpoint_acts_on_another_node() {
         }
     }
     app.client.put(&format!("{path}/headers"), &json!({ "headers": { "x-set": "here" } })).await.expect(204);
-    app.client.post(&format!("{path}/secret/rotate"), &json!({ "gracePeriodSeconds": 0 })).await.expect(204);
+    app.client.post(&format!("{path}/secret/rotate"), &json!({ "gracePeriodSeconds": 0 })).await.expect(200);
     app.client.patch(&path, &json!({ "uid": "renamed" })).await.expect(200);
     publish("other", Value::Null).await;
     let webhook = receiver.so_far().into_iter().rfind(|webhook| webhook.path == "/1").expect("a webhook");

@@ -43,6 +43,14 @@ impl Answer {
         json[member].as_str().unwrap_or_else(|| panic!("{} answered without a text `{member}`: {json}", self.asked)).to_owned()
     }
 
+    /// The name of the error for programs: `code`, or of a 422 the `type` of the first thing that is wrong.
+    #[track_caller]
+    pub fn code(&self) -> String {
+        let json = self.json();
+        let code = json["code"].as_str().or_else(|| json["detail"][0]["type"].as_str());
+        code.unwrap_or_else(|| panic!("{} answered without a code: {json}", self.asked)).to_owned()
+    }
+
     /// A header's value, if it is there.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())

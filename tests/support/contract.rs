@@ -36,7 +36,26 @@ pub fn operations() -> Vec<(String, String)> {
     CONTRACT.paths.iter().flat_map(of_path).collect()
 }
 
+/// The fields of an operation's body, each with whether it must be there.
+pub fn fields(method: &str, template: &str) -> Vec<(String, bool)> {
+    let body = &CONTRACT.paths[template][method.to_lowercase()]["requestBody"]["content"]["application/json"]["schema"];
+    let mut fields = Vec::new();
+    CONTRACT.collect_fields(body, &mut fields);
+    fields
+}
+
 impl Contract {
+    fn collect_fields(&self, schema: &Value, fields: &mut Vec<(String, bool)>) {
+        let schema = self.resolve(schema);
+        let required: Vec<_> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for name in schema["properties"].as_object().into_iter().flat_map(Map::keys) {
+            fields.push((name.clone(), required.contains(&name.as_str())));
+        }
+        for part in schema["allOf"].as_array().into_iter().flatten() {
+            self.collect_fields(part, fields);
+        }
+    }
+
     fn of_the_server() -> Self {
         let document: Value = serde_norway::from_str(&api::openapi_yaml()).expect("openapi.yaml is YAML");
         let paths = document["paths"].as_object().expect("openapi.yaml has paths").clone();

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
-use crate::{Context, error::ApiError, pace};
+use crate::{Context, error::ApiError, pace, svix::not_yet};
 
 /// The header that names a request.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -123,13 +123,13 @@ async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &m
     Ok(Admitted { tenant_id, key, body })
 }
 
-/// Whether the header means anything on this request: on a POST always, on a PATCH as the tenant's policy has it.
+/// Whether the header means anything on this request: on a POST always, on a PUT and a PATCH as the tenant's policy has it.
 async fn takes_key(context: &Context, tenant_id: TenantId, method: &Method, headers: &HeaderMap) -> Result<bool, ApiError> {
     match *method {
         _ if !headers.contains_key(IDEMPOTENCY_KEY) => Ok(false),
         Method::POST => Ok(true),
         // Boxed, so that every other request's future stays small.
-        Method::PATCH => Ok(Box::pin(storage::policies::find(&context.db, tenant_id)).await?.covers_patch),
+        Method::PUT | Method::PATCH => Ok(Box::pin(storage::policies::find(&context.db, tenant_id)).await?.covers(method.as_str())),
         _ => Ok(false),
     }
 }
@@ -221,9 +221,22 @@ pub(crate) async fn unknown_path(request: Request) -> ApiError {
     refuse(request, ApiError::UnknownPath)
 }
 
+/// The same where the dialect is spoken: an operation of it that we do not have says so.
+pub(crate) async fn no_operation(State(context): State<Context>, request: Request) -> ApiError {
+    let refusal = not_yet(&context, &request).unwrap_or(ApiError::UnknownPath);
+    refuse(request, refusal)
+}
+
 /// Answers a method that the path does not take.
-pub(crate) async fn method_not_allowed(request: Request) -> ApiError {
-    refuse(request, ApiError::MethodNotAllowed)
+pub(crate) async fn method_not_allowed(State(context): State<Context>, request: Request) -> ApiError {
+    let refusal = not_yet(&context, &request).unwrap_or(ApiError::MethodNotAllowed);
+    refuse(request, refusal)
+}
+
+/// The answer to an operation of the dialect that we do not have: as with those that we have, the token comes first.
+fn not_yet(context: &Context, request: &Request) -> Option<ApiError> {
+    let operation = not_yet::operation(request.method(), request.uri().path())?;
+    Some(context.verifier.subject(request.headers()).err().unwrap_or(ApiError::NotYet(operation)))
 }
 
 /// Answers a request whose body nobody wants.

@@ -1,6 +1,6 @@
 //! What can go wrong with a request: one enum, one status and one stable code per variant.
 //!
-//! The body is the Svix dialect's: `{code, detail}`, and for invalid requests `{detail: [{loc, msg, type}]}`.
+//! The body is the Svix dialect's: `{code, detail}`, and of every 422 `{detail: [{loc, msg, type}]}`, because the SDKs read each 422 so.
 
 use std::time::Duration;
 
@@ -35,6 +35,9 @@ pub(crate) enum ApiError {
     /// There is no such thing, or it is another tenant's.
     #[error("{0} not found")]
     NotFound(&'static str),
+    /// An operation of the dialect that we do not have.
+    #[error("not supported yet: {0}")]
+    NotYet(String),
     /// No operation has this path.
     #[error("there is no operation at this path")]
     UnknownPath,
@@ -100,7 +103,7 @@ pub(crate) struct Problem {
     /// What is wrong with it.
     #[schema(example = "must not be empty")]
     pub(crate) msg: String,
-    /// `value_error`, or `value_error.jsondecode` if it is not even of the right type.
+    /// `value_error`, `value_error.jsondecode` if it is not even of the right type, or `idempotency_key_reused`.
     #[serde(rename = "type")]
     #[schema(example = "value_error")]
     pub(crate) kind: &'static str,
@@ -126,6 +129,12 @@ pub(crate) struct ErrorBody {
     detail: String,
 }
 
+impl Problem {
+    fn new(loc: &[&str], msg: impl Into<String>, kind: &'static str) -> Self {
+        Self { loc: loc.iter().map(ToString::to_string).collect(), msg: msg.into(), kind }
+    }
+}
+
 impl ApiError {
     /// A field that holds the wrong value.
     pub(crate) fn invalid(loc: &[&str], msg: impl Into<String>) -> Self {
@@ -138,7 +147,7 @@ impl ApiError {
     }
 
     fn problem(loc: &[&str], msg: impl Into<String>, kind: &'static str) -> Self {
-        Self::Invalid(vec![Problem { loc: loc.iter().map(ToString::to_string).collect(), msg: msg.into(), kind }])
+        Self::Invalid(vec![Problem::new(loc, msg, kind)])
     }
 
     /// The HTTP status.
@@ -147,6 +156,7 @@ impl ApiError {
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::UnknownPath | Self::EmptySegment => StatusCode::NOT_FOUND,
+            Self::NotYet(_) => StatusCode::NOT_IMPLEMENTED,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -165,6 +175,7 @@ impl ApiError {
             Self::Unauthenticated(_) => "authentication_failed",
             Self::Forbidden(_) => "insufficient access",
             Self::NotFound(_) | Self::UnknownPath | Self::EmptySegment => "not_found",
+            Self::NotYet(_) => "not_supported_yet",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Timeout => "request_timeout",
             Self::BrokenBody => "generic_error",
@@ -197,6 +208,10 @@ impl ApiError {
     pub(crate) fn answer(&self) -> Answer {
         let body = match self {
             Self::Invalid(problems) => serde_json::to_vec(&ValidationBody { detail: problems.clone() }),
+            Self::KeyReused => {
+                let problem = Problem::new(&["header", "idempotency-key"], self.to_string(), self.code());
+                serde_json::to_vec(&ValidationBody { detail: vec![problem] })
+            }
             _ => serde_json::to_vec(&ErrorBody { code: self.code(), detail: self.to_string() }),
         };
         Answer {
@@ -216,6 +231,7 @@ impl From<&storage::Error> for ApiError {
             storage::Error::UnknownEventTypes(names) => {
                 Self::invalid(&["body", "eventTypes"], format!("The following event types don't exist: {}", names.join(", ")))
             }
+            storage::Error::Invalid { field, why } => Self::invalid(&["body", field], why),
             storage::Error::LimitReached(which) => Self::LimitReached(which),
             storage::Error::KeyInProgress => Self::KeyInProgress,
             storage::Error::KeyReused => Self::KeyReused,
@@ -278,7 +294,9 @@ mod tests {
     #[test]
     fn a_reused_key_can_be_told_from_an_invalid_request() {
         assert_eq!(ApiError::KeyReused.status(), StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(body(&ApiError::KeyReused).starts_with(r#"{"code":"idempotency_key_reused","detail":"#));
+        let told = body(&ApiError::KeyReused);
+        assert!(told.starts_with(r#"{"detail":[{"loc":["header","idempotency-key"],"msg":"#), "{told}");
+        assert!(told.ends_with(r#""type":"idempotency_key_reused"}]}"#), "{told}");
     }
 
     #[test]

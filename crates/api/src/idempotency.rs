@@ -1,11 +1,11 @@
 //! Writes under an `Idempotency-Key`: the operation that a key belongs to, and answers that are replayed.
 
 use axum::{
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use domain::{
-    id::ApplicationId,
+    id::{ApplicationId, EndpointId, Id},
     idempotency::{Key, Operation, Policy, Saves, scope_hash},
 };
 use storage::{
@@ -163,11 +163,16 @@ impl Call {
         Err(refusal)
     }
 
-    /// The internal ids of what the path names, so that an id and a uid of the same thing are one operation.
+    /// The internal ids of what the path names, so that an id and a uid of the same thing are one operation. What a PUT may make has
+    /// none before, and may have another uid afterwards: it is known by the name that it is called by.
     async fn internal_ids(&self) -> ApiResult<Vec<Uuid>> {
         let mut ids = Vec::new();
+        let (upserted, _) = self.path().last().filter(|_| self.method == Method::PUT && self.route.ends_with('}')).unzip();
         for (name, value) in self.path() {
             ids.push(match name {
+                "app_id" | "endpoint_id" if upserted == Some(name) && !Self::is_id(name, value) => {
+                    scope_hash(name, self.tenant_id.into(), value)
+                }
                 "app_id" => match self.application() {
                     Reference::Id(id) => id.into(),
                     // Boxed, here and below: these look-ups are large futures that most requests never enter.
@@ -187,6 +192,14 @@ impl Call {
             });
         }
         Ok(ids)
+    }
+
+    /// Whether a segment of the path is one of our ids, and not a name.
+    fn is_id(name: &str, value: &str) -> bool {
+        match name {
+            "app_id" => ApplicationId::parse(value).is_ok(),
+            _ => EndpointId::parse(value).is_ok(),
+        }
     }
 
     async fn application_id(&self, reference: Reference<ApplicationId>) -> ApiResult<Uuid> {

@@ -150,7 +150,7 @@ fn router(context: &Context) -> listener::Routes {
         router = router.route("/_play/{id}", receiver);
     }
     let plain =
-        router.fallback(admission::unknown_path).method_not_allowed_fallback(admission::method_not_allowed).with_state(context.clone());
+        router.fallback(admission::no_operation).method_not_allowed_fallback(admission::method_not_allowed).with_state(context.clone());
     listener::Routes { with_cors: plain.clone().layer(cors()), plain, db: context.db.clone() }
 }
 

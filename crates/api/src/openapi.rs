@@ -8,7 +8,7 @@ use serde_json::json;
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OneOfBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response,
+        ContentBuilder, HeaderBuilder, InfoBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Required, Response,
         ResponseBuilder, Schema,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
         schema::{ComponentsBuilder, Type},
@@ -76,7 +76,7 @@ fn complete(path: &str, item: &mut PathItem) {
 }
 
 fn takes_key(method: &str) -> bool {
-    matches!(method, "POST" | "PATCH")
+    matches!(method, "POST" | "PUT" | "PATCH")
 }
 
 fn add_parameters(path: &str, method: &str, operation: &mut Operation) {
@@ -140,7 +140,6 @@ fn add_errors(path: &str, method: &str, operation: &mut Operation) {
     };
     let error = || RefOr::Ref(Ref::from_schema_name(plain.clone()));
     let problems = RefOr::Ref(Ref::from_schema_name(ValidationBody::name()));
-    let either = OneOfBuilder::new().item(Ref::from_schema_name(ValidationBody::name())).item(Ref::from_schema_name(plain.clone()));
     add("400", is_write, "The request cannot be read, its idempotency key is malformed, or a limit is reached", error());
     add("401", true, "No token, or one that is not accepted", error());
     add("403", true, "The token may not do this", error());
@@ -149,7 +148,7 @@ fn add_errors(path: &str, method: &str, operation: &mut Operation) {
     add("409", is_write, "Something is in the way: a name is taken, or the first request with the same key still runs", error());
     add("413", is_write, "The body is too large", error());
     add("415", is_write, "The body is not JSON", error());
-    add("422", takes_key, "A field is invalid, or the idempotency key was used with another request", Schema::from(either.build()).into());
+    add("422", takes_key, "A field is invalid, or the idempotency key was used with another request", problems.clone());
     add("422", has_input, "A field is invalid", problems);
     add("500", true, "Our fault", error());
     add("503", true, "Temporarily unavailable: repeat the request after `Retry-After` seconds", error());

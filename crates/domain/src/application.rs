@@ -44,13 +44,22 @@ pub enum InvalidName {
     /// Outside the alphabet.
     #[error("may contain only letters, digits, `-`, `_` and `.`")]
     Character,
+    /// A segment that a URL resolves away (RFC 3986 §5.2.4): a request for it would reach something else.
+    #[error("must not be `.` or `..`: in a URL these stand for other paths")]
+    Dots,
     /// Looks like one of our ids.
     #[error("must not look like an id: choose one that does not start with the id prefix")]
     LooksLikeAnId,
 }
 
-/// Checks the alphabet and length that uids, event type names and channels share.
+/// Checks a name that stands in paths: uids, event ids and event type names.
 pub fn check_name(text: &str) -> Result<(), InvalidName> {
+    check_text(text)?;
+    if matches!(text, "." | "..") { Err(InvalidName::Dots) } else { Ok(()) }
+}
+
+/// Checks the alphabet and length that all names share, also those that never stand in a path, such as channels.
+pub fn check_text(text: &str) -> Result<(), InvalidName> {
     if text.is_empty() || text.len() > MAX_NAME {
         return Err(InvalidName::Length);
     }
@@ -63,7 +72,7 @@ pub fn check_name(text: &str) -> Result<(), InvalidName> {
 pub struct Uid(String);
 
 impl Uid {
-    /// Accepts 1 to 256 characters of `[A-Za-z0-9-_.]` that do not start with the prefix of `I`'s ids.
+    /// Accepts 1 to 256 characters of `[A-Za-z0-9-_.]` that a path can name and that do not start with the prefix of `I`'s ids.
     pub fn parse<I: Id>(text: &str) -> Result<Self, InvalidName> {
         check_name(text)?;
         if I::has_prefix(text) { Err(InvalidName::LooksLikeAnId) } else { Ok(Self(text.to_owned())) }
@@ -111,5 +120,16 @@ mod tests {
         assert_eq!(Uid::parse::<ApplicationId>(&"x".repeat(257)), Err(InvalidName::Length));
         assert_eq!(Uid::parse::<ApplicationId>("a b"), Err(InvalidName::Character));
         assert_eq!(Uid::parse::<ApplicationId>("app_1"), Err(InvalidName::LooksLikeAnId));
+    }
+
+    #[test]
+    fn no_name_in_a_path_is_one_that_a_url_resolves_away() {
+        for resolved in [".", ".."] {
+            assert_eq!(check_name(resolved), Err(InvalidName::Dots), "{resolved}");
+            assert_eq!(check_text(resolved), Ok(()), "a channel never stands in a path");
+        }
+        for kept in ["...", "..a", "a..", ".well-known", "-.", "_"] {
+            assert_eq!(check_name(kept), Ok(()), "{kept}");
+        }
     }
 }

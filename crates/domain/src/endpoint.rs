@@ -1,6 +1,9 @@
 //! A customer's URL, with what it asks for and what we add to each request.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use chrono::{DateTime, Utc};
 use thiserror::Error;
@@ -19,7 +22,7 @@ const MAX_HEADER_VALUE: usize = 4096;
 /// The longest header name, in bytes.
 const MAX_HEADER_NAME: usize = 256;
 /// The most custom headers of one endpoint.
-const MAX_HEADERS: usize = 50;
+pub const MAX_HEADERS: usize = 50;
 
 /// A customer's URL with filters and limits. Its secrets and headers are looked up apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +129,9 @@ pub enum InvalidHeader {
     /// Not visible text, or too long.
     #[error("the value of `{0}` must be at most {MAX_HEADER_VALUE} visible ASCII characters")]
     Value(String),
+    /// HTTP does not tell names apart that differ in case alone (RFC 9110 §5.1).
+    #[error("`{0}` is given twice: names that differ in case alone are one header")]
+    Twice(String),
     /// Too many.
     #[error("at most {MAX_HEADERS} headers can be set")]
     TooMany,
@@ -162,10 +168,25 @@ const SENSITIVE: [&str; 6] =
 
 /// Checks names and values of custom headers; `proxy-authorization` is refused with its prefix.
 pub fn check_headers(headers: &Headers) -> Result<(), InvalidHeader> {
-    if headers.len() > MAX_HEADERS {
-        return Err(InvalidHeader::TooMany);
+    check_header_count(headers.len())?;
+    check_header_changes(headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+/// Checks that so many custom headers are not too many for one endpoint.
+pub fn check_header_count(count: usize) -> Result<(), InvalidHeader> {
+    if count > MAX_HEADERS { Err(InvalidHeader::TooMany) } else { Ok(()) }
+}
+
+/// Checks names and values of custom headers that are to change, however many: what comes of them is what counts.
+pub fn check_header_changes<'a>(changes: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), InvalidHeader> {
+    let mut names = BTreeSet::new();
+    for (name, value) in changes {
+        check_header(name, value)?;
+        if !names.insert(name.to_ascii_lowercase()) {
+            return Err(InvalidHeader::Twice(name.to_owned()));
+        }
     }
-    headers.iter().try_for_each(|(name, value)| check_header(name, value))
+    Ok(())
 }
 
 fn check_header(name: &str, value: &str) -> Result<(), InvalidHeader> {
@@ -215,6 +236,15 @@ mod tests {
         }
         assert_eq!(EndpointUrl::parse("https://user:pw@example.com"), Err(InvalidUrl::Credentials));
         assert_eq!(EndpointUrl::parse(&format!("https://example.com/{}", "x".repeat(2048))), Err(InvalidUrl::Length));
+    }
+
+    #[test]
+    fn names_that_differ_in_case_alone_are_one_header() {
+        let headers = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "v".to_owned())).collect();
+        assert_eq!(check_headers(&headers(&["X-a", "x-A"])), Err(InvalidHeader::Twice("x-A".into())));
+        assert_eq!(check_headers(&headers(&["X-a", "X-b"])), Ok(()));
+        assert_eq!(check_header_count(50), Ok(()));
+        assert_eq!(check_header_count(51), Err(InvalidHeader::TooMany));
     }
 
     #[test]

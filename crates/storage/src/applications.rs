@@ -20,6 +20,8 @@ use crate::{
 
 /// What a look-up that finds nothing says.
 const WHAT: &str = "application";
+/// How often a thing is looked for again that somebody else is making, or deleting, at the same time.
+pub(crate) const GOES: usize = 10;
 
 /// A thing by its id or by the tenant's own name for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +36,22 @@ impl<I: Id> Reference<I> {
     /// Reads a path segment: an id if it is one of ours, else a name (which may not exist).
     pub fn parse(text: &str) -> Self {
         I::parse(text).map_or_else(|_| Self::Uid(text.to_owned()), Self::Id)
+    }
+
+    /// The uid of what a PUT makes under this reference: the name in its path, so that a repeat finds it. An id makes nothing.
+    pub(crate) fn uid_to_make(&self, wanted: Option<&Uid>, what: &'static str) -> Result<Uid> {
+        let Self::Uid(name) = self else { return Err(Error::NotFound(what)) };
+        let named = Uid::parse::<I>(name).map_err(|_| Error::NotFound(what))?;
+        if wanted.is_none_or(|uid| *uid == named) {
+            return Ok(named);
+        }
+        let why = format!("must be `{named}`, the name in the path, or be left out: there is no {what} of that name yet");
+        Err(Error::Invalid { field: "uid", why })
+    }
+
+    /// Whether it is the tenant's own name.
+    pub(crate) fn is_uid(&self) -> bool {
+        matches!(self, Self::Uid(_))
     }
 
     pub(crate) fn id(&self) -> Option<Uuid> {
@@ -82,14 +100,21 @@ impl Effect for Create {
     type Output = (Application, Made);
 
     async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
-        let uid = self.change.uid.clone().flatten();
-        if let (true, Some(uid)) = (self.get_if_exists, &uid) {
-            let known = Reference::Uid(uid.as_str().to_owned());
-            if let Some(row) = find(&mut *tx, self.tenant_id, &known).await? {
+        let known = self.change.uid.iter().flatten().next().filter(|_| self.get_if_exists).map(|uid| Reference::Uid(uid.to_string()));
+        for _ in 0..GOES {
+            if let Some(known) = &known
+                && let Some(row) = find(&mut *tx, self.tenant_id, known).await?
+            {
                 return Ok((row.into(), Made::Existed));
             }
+            match insert(db, &mut *tx, self.tenant_id, &self.change).await? {
+                Some(application) => return Ok((application, Made::Created)),
+                None if known.is_none() => break,
+                // Somebody else has just made it.
+                None => {}
+            }
         }
-        Ok((insert(db, tx, self.tenant_id, self.change).await?, Made::Created))
+        Err(Conflict::ApplicationUid.into())
     }
 }
 
@@ -102,7 +127,7 @@ pub struct Update {
     pub application: Reference<ApplicationId>,
     /// What changes.
     pub change: Change,
-    /// Make it if there is none (PUT); the reference is then not stored as its uid.
+    /// Make it if there is none (PUT), under the uid by which it is called.
     pub or_create: bool,
 }
 
@@ -110,17 +135,35 @@ impl Effect for Update {
     type Output = (Application, Made);
 
     async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
-        let id = match lock(&mut *tx, self.tenant_id, &self.application).await {
-            Ok(id) => id,
-            Err(Error::NotFound(_)) if self.or_create => {
-                return Ok((insert(db, tx, self.tenant_id, self.change).await?, Made::Created));
+        let Self { tenant_id, application, mut change, or_create } = self;
+        for _ in 0..GOES {
+            match lock(&mut *tx, tenant_id, &application).await {
+                Ok(id) => {
+                    // A PUT that names no uid keeps the one in its path: a repeat would not find the thing otherwise.
+                    if or_create && application.is_uid() && change.uid == Some(None) {
+                        change.uid = None;
+                    }
+                    return Ok((update(tx, id, change).await?, Made::Existed));
+                }
+                Err(Error::NotFound(_)) if or_create => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        };
-        let Change { uid, name, throttle_rate, metadata } = self.change;
-        let written = sqlx::query_as!(
-            Row,
-            r#"update application set
+            let uid = application.uid_to_make(change.uid.iter().flatten().next(), WHAT)?;
+            let new = Change { uid: Some(Some(uid)), ..change.clone() };
+            if let Some(application) = insert(db, &mut *tx, tenant_id, &new).await? {
+                return Ok((application, Made::Created));
+            }
+            // Somebody else has just made it.
+        }
+        Err(Conflict::ApplicationUid.into())
+    }
+}
+
+async fn update(tx: &mut PgConnection, id: ApplicationId, change: Change) -> Result<Application> {
+    let Change { uid, name, throttle_rate, metadata } = change;
+    let written = sqlx::query_as!(
+        Row,
+        r#"update application set
                  uid = case when $2 then $3 else uid end,
                  name = coalesce($4, name),
                  throttle_rate = case when $5 then $6 else throttle_rate end,
@@ -128,18 +171,17 @@ impl Effect for Update {
                  version = version + 1, updated_at = now()
                where id = $1
                returning id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at"#,
-            Uuid::from(id),
-            uid.is_some(),
-            uid.flatten().map(|uid| uid.to_string()),
-            name,
-            throttle_rate.is_some(),
-            throttle_rate.flatten().map(i32::from),
-            metadata.map(Json) as _,
-        )
-        .fetch_one(&mut *tx)
-        .await;
-        Ok((on_constraint(written, "application_uid", Conflict::ApplicationUid)?.into(), Made::Existed))
-    }
+        Uuid::from(id),
+        uid.is_some(),
+        uid.flatten().map(|uid| uid.to_string()),
+        name,
+        throttle_rate.is_some(),
+        throttle_rate.flatten().map(i32::from),
+        metadata.map(Json) as _,
+    )
+    .fetch_one(tx)
+    .await;
+    Ok(on_constraint(written, "application_uid", Conflict::ApplicationUid)?.into())
 }
 
 /// Deletes an application; what it still owes ends as canceled. Its uid may be used again.
@@ -241,21 +283,23 @@ pub(crate) async fn bump(tx: &mut PgConnection, id: ApplicationId) -> Result<()>
     Ok(())
 }
 
-async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, change: Change) -> Result<Application> {
-    let inserted = sqlx::query_as!(
+/// Makes an application, or nothing if its uid is taken: then whoever took it has committed, and the next look-up sees it.
+async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, change: &Change) -> Result<Option<Application>> {
+    let row = sqlx::query_as!(
         Row,
         r#"insert into application (id, tenant_id, uid, name, throttle_rate, metadata) values ($1, $2, $3, $4, $5, $6)
+           on conflict (tenant_id, uid) where deleted_at is null do nothing
            returning id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at"#,
         db.new_id(),
         Uuid::from(tenant_id),
-        change.uid.flatten().map(|uid| uid.to_string()),
-        change.name.unwrap_or_default(),
+        change.uid.as_ref().and_then(Option::as_ref).map(Uid::as_str),
+        change.name.as_deref().unwrap_or_default(),
         change.throttle_rate.flatten().map(i32::from),
-        Json(change.metadata.unwrap_or_default()) as _,
+        Json(change.metadata.clone().unwrap_or_default()) as _,
     )
-    .fetch_one(tx)
-    .await;
-    Ok(on_constraint(inserted, "application_uid", Conflict::ApplicationUid)?.into())
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(Application::from))
 }
 
 pub(crate) async fn find(

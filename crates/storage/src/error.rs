@@ -18,6 +18,14 @@ pub enum Error {
     /// An endpoint may filter only on event types that exist and are not archived.
     #[error("these event types do not exist: {}", .0.join(", "))]
     UnknownEventTypes(Vec<String>),
+    /// What would come of it may not be, by a field of the request.
+    #[error("`{field}` {why}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A limit on how many of a thing may exist.
     #[error("{0}")]
     LimitReached(&'static str),

@@ -6,8 +6,7 @@ use sqlx::{PgConnection, types::Uuid};
 
 use crate::{
     Conflict, Db, Error, Result,
-    applications::Made,
-    error::on_constraint,
+    applications::{GOES, Made},
     idempotency::Effect,
     page::{Page, PageRequest},
 };
@@ -60,7 +59,7 @@ impl Effect for Create {
         if unarchived.is_some() {
             return update(tx, tenant_id, &name, change).await?.ok_or(Error::NotFound(WHAT));
         }
-        insert(db, tx, tenant_id, &name, change).await
+        insert(db, tx, tenant_id, &name, change).await?.ok_or(Conflict::EventTypeName.into())
     }
 }
 
@@ -82,11 +81,18 @@ impl Effect for Update {
 
     async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
         let Self { tenant_id, name, change, or_create } = self;
-        match update(&mut *tx, tenant_id, &name, change.clone()).await? {
-            Some(event_type) => Ok((event_type, Made::Existed)),
-            None if or_create => Ok((insert(db, tx, tenant_id, &name, change).await?, Made::Created)),
-            None => Err(Error::NotFound(WHAT)),
+        for _ in 0..GOES {
+            match update(&mut *tx, tenant_id, &name, change.clone()).await? {
+                Some(event_type) => return Ok((event_type, Made::Existed)),
+                None if or_create => {}
+                None => return Err(Error::NotFound(WHAT)),
+            }
+            if let Some(event_type) = insert(db, &mut *tx, tenant_id, &name, change.clone()).await? {
+                return Ok((event_type, Made::Created));
+            }
+            // Somebody else has just declared it.
         }
+        Err(Conflict::EventTypeName.into())
     }
 }
 
@@ -159,11 +165,13 @@ pub(crate) async fn missing(tx: &mut PgConnection, tenant_id: TenantId, names: &
     .await?)
 }
 
-async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, name: &str, change: Change) -> Result<EventType> {
-    let inserted = sqlx::query_as!(
+/// Declares an event type, or nothing if there is one: then whoever declared it has committed, and the next look-up sees it.
+async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, name: &str, change: Change) -> Result<Option<EventType>> {
+    let row = sqlx::query_as!(
         Row,
         "insert into event_type (id, tenant_id, name, description, schemas, feature_flag, group_name, is_archived, is_deprecated)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning *",
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         on conflict on constraint event_type_name do nothing returning *",
         db.new_id(),
         Uuid::from(tenant_id),
         name,
@@ -174,9 +182,9 @@ async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, name: &str,
         change.is_archived.unwrap_or_default(),
         change.is_deprecated.unwrap_or_default(),
     )
-    .fetch_one(tx)
-    .await;
-    Ok(on_constraint(inserted, "event_type_name", Conflict::EventTypeName)?.into())
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(EventType::from))
 }
 
 async fn update(tx: &mut PgConnection, tenant_id: TenantId, name: &str, change: Change) -> Result<Option<EventType>> {

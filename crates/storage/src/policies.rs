@@ -8,7 +8,7 @@ use domain::{
 };
 use sqlx::{PgConnection, types::Uuid};
 
-use crate::{Db, Result};
+use crate::{Db, Result, idempotency::Effect};
 
 /// The names of [`Saves`] in the table.
 const SAVES: [(Saves, &str); 3] = [(Saves::Successes, "successes"), (Saves::Executed, "executed"), (Saves::All, "all")];
@@ -29,21 +29,47 @@ pub(crate) async fn of(db: &Db, connection: &mut PgConnection, tenant_id: Tenant
     Ok(read(connection, tenant_id).await?.over(db.inner.policy))
 }
 
-/// Lets this hold from the very next request on, at every node: the versions of the tenant's applications change with it, and a
+/// What has to be so before [`Replace`] is executed: no look-up may miss a record that is kept for so long.
+pub async fn prepare(db: &Db, wanted: &Override) -> Result<()> {
+    db.remember_keys_for(wanted.over(db.inner.policy).ttl).await
+}
+
+/// The policy that a tenant would have who asked for nothing but a preset.
+pub fn without_wishes(db: &Db, preset: Option<Preset>) -> Policy {
+    Override { preset, ..Override::default() }.over(db.inner.policy)
+}
+
+/// Lets a policy hold from the very next request on, at every node: the versions of the tenant's applications change with it, and a
 /// message that was about to be accepted under the old policy is looked at again. Records that exist keep their own times.
-/// Returns the policy that holds.
-pub async fn replace(db: &Db, tenant_id: TenantId, wanted: &Override) -> Result<Policy> {
-    let policy = wanted.over(db.inner.policy);
-    // First, so that no look-up can miss a record that is kept for so long.
-    db.remember_keys_for(policy.ttl).await?;
-    let mut tx = db.pool().begin().await?;
+/// Brings the policy that holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Replace {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// What the tenant asks for.
+    pub wanted: Override,
+}
+
+impl Effect for Replace {
+    type Output = Policy;
+
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Policy> {
+        write(tx, self.tenant_id, &self.wanted).await?;
+        Ok(self.wanted.over(db.inner.policy))
+    }
+}
+
+async fn write(tx: &mut PgConnection, tenant_id: TenantId, wanted: &Override) -> Result<()> {
     sqlx::query!(
-        "insert into idempotency_policy (tenant_id, preset, covers_patch, saves, ttl_seconds, wait_ms, compares) values ($1, $2, $3, $4, $5, $6, $7)
-         on conflict (tenant_id) do update set preset = excluded.preset, covers_patch = excluded.covers_patch, saves = excluded.saves,
-           ttl_seconds = excluded.ttl_seconds, wait_ms = excluded.wait_ms, compares = excluded.compares, updated_at = now()",
+        "insert into idempotency_policy (tenant_id, preset, covers_patch, covers_put, saves, ttl_seconds, wait_ms, compares)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)
+         on conflict (tenant_id) do update set preset = excluded.preset, covers_patch = excluded.covers_patch,
+           covers_put = excluded.covers_put, saves = excluded.saves, ttl_seconds = excluded.ttl_seconds, wait_ms = excluded.wait_ms,
+           compares = excluded.compares, updated_at = now()",
         Uuid::from(tenant_id),
         wanted.preset.map(Preset::name),
         wanted.covers_patch,
+        wanted.covers_put,
         wanted.saves.map(name),
         wanted.ttl.map(|ttl| i32::try_from(ttl.as_secs()).unwrap_or(i32::MAX)),
         wanted.wait.map(|wait| i32::try_from(wait.as_millis()).unwrap_or(i32::MAX)),
@@ -57,15 +83,14 @@ pub async fn replace(db: &Db, tenant_id: TenantId, wanted: &Override) -> Result<
            (select id from application where tenant_id = $1 and deleted_at is null order by id for update) a where application.id = a.id",
         Uuid::from(tenant_id)
     )
-    .execute(&mut *tx)
+    .execute(tx)
     .await?;
-    tx.commit().await?;
-    Ok(policy)
+    Ok(())
 }
 
 async fn read(connection: &mut PgConnection, tenant_id: TenantId) -> Result<Override> {
     let row = sqlx::query!(
-        "select preset, covers_patch, saves, ttl_seconds, wait_ms, compares from idempotency_policy where tenant_id = $1",
+        "select preset, covers_patch, covers_put, saves, ttl_seconds, wait_ms, compares from idempotency_policy where tenant_id = $1",
         Uuid::from(tenant_id)
     )
     .fetch_optional(connection)
@@ -73,6 +98,7 @@ async fn read(connection: &mut PgConnection, tenant_id: TenantId) -> Result<Over
     Ok(row.map_or_else(Override::default, |row| Override {
         preset: row.preset.as_deref().and_then(Preset::named),
         covers_patch: row.covers_patch,
+        covers_put: row.covers_put,
         saves: row.saves.as_deref().and_then(named),
         ttl: row.ttl_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs),
         wait: row.wait_ms.and_then(|millis| u64::try_from(millis).ok()).map(Duration::from_millis),

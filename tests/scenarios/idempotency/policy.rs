@@ -26,7 +26,7 @@ async fn create(client: &Client, key: &str, body: &Value) -> Answer {
 #[tokio::test]
 async fn a_tenant_reads_replaces_and_undoes_its_policy() {
     let (app, other, _) = stage().await;
-    let standard = json!({ "preset": null, "overridden": [], "methods": ["POST", "PATCH"], "savedOutcomes": "executed",
+    let standard = json!({ "preset": null, "overridden": [], "methods": ["POST", "PUT", "PATCH"], "savedOutcomes": "executed",
         "ttlSeconds": 86460, "waitMs": 0, "fingerprint": true });
     assert_eq!(app.client.get(PATH).await.expect(200).json(), standard);
     let svix = set(&app.client, &json!({ "preset": "svix", "waitMs": 1 })).await;
@@ -47,7 +47,8 @@ async fn a_policy_that_cannot_be_is_refused_by_field() {
         (json!({ "preset": "stripe" }), "preset"),
         (json!({ "methods": [] }), "methods"),
         (json!({ "methods": ["PATCH"] }), "methods"),
-        (json!({ "methods": ["POST", "PUT"] }), "methods"),
+        (json!({ "methods": ["POST", "DELETE"] }), "methods"),
+        (json!({ "methods": ["POST", "POST"] }), "methods"),
         (json!({ "savedOutcomes": "everything" }), "savedOutcomes"),
         (json!({ "ttlSeconds": 0 }), "ttlSeconds"),
         (json!({ "ttlSeconds": 604_801 }), "ttlSeconds"),
@@ -64,20 +65,39 @@ async fn a_policy_that_cannot_be_is_refused_by_field() {
 }
 
 #[tokio::test]
-async fn methods_decide_whether_a_patch_takes_a_key() {
+async fn methods_decide_whether_a_put_and_a_patch_take_a_key() {
     let (app, _other, customer) = stage().await;
-    let patch = async |name: &str, key: &str| {
-        let request = customer.client.request("PATCH", &customer.path("")).key(key).json(&json!({ "name": name }));
+    let send = async |method: &str, name: &str, key: &str| {
+        let request = customer.client.request(method, &customer.path("")).key(key).json(&json!({ "name": name }));
         request.send().await
     };
-    set(&app.client, &json!({ "methods": ["POST"] })).await;
-    patch("a", "1").await.expect(200);
-    assert_eq!(patch("b", "1").await.expect(200).text("name"), "b", "the key means nothing");
-    patch("c", "a key that is\tnone").await.expect(200);
-    set(&app.client, &json!({ "methods": ["PATCH", "POST"] })).await;
-    patch("d", "2").await.expect(200);
-    assert!(patch("d", "2").await.expect(200).is_replay());
-    assert_eq!(patch("e", "2").await.status, 422);
+    let all = [["POST"].as_slice(), &["POST", "PATCH"], &["PUT", "POST"], &["PATCH", "PUT", "POST"]];
+    for (number, methods) in all.into_iter().enumerate() {
+        let shown = set(&app.client, &json!({ "methods": methods })).await;
+        assert_eq!(shown["methods"].as_array().map(Vec::len), Some(methods.len()), "{shown}");
+        for method in ["PUT", "PATCH"] {
+            let key = format!("{method} {number}");
+            send(method, "a", &key).await.expect(200);
+            if methods.contains(&method) {
+                assert!(send(method, "a", &key).await.expect(200).is_replay(), "{method} under {methods:?}");
+                assert_eq!(send(method, "b", &key).await.status, 422, "{method} under {methods:?}");
+            } else {
+                assert_eq!(send(method, "b", &key).await.expect(200).text("name"), "b", "the key means nothing");
+                send(method, "c", "a key that is\tnone").await.expect(200);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_policy_of_before_keys_counted_on_put_stays_as_its_tenant_said() {
+    let (app, _other, _) = stage().await;
+    let migration = include_str!("../../../migrations/0013_names_and_keys.sql");
+    set(&app.client, &json!({ "methods": ["POST", "PATCH"], "waitMs": 7 })).await;
+    app.database.execute("alter table idempotency_policy drop column covers_put").await;
+    app.database.execute(migration).await;
+    let shown = app.client.get(PATH).await.expect(200).json();
+    assert_eq!((&shown["methods"], &shown["waitMs"]), (&json!(["POST", "PATCH"]), &json!(7)));
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ async fn an_application_is_created_changed_listed_and_deleted() {
     assert_eq!(listed.data[0].metadata["plan"], "gold", "what a PATCH does not name stays");
     assert!(listed.data[0].updated_at > created.updated_at);
 
-    api.application().upsert("acme".into(), ApplicationIn::new("Replaced".into())).await.expect("a replacement");
+    api.application().upsert(created.id.clone(), ApplicationIn::new("Replaced".into())).await.expect("a replacement");
     let replaced = api.application().get(created.id.clone()).await.expect("still there");
     assert_eq!((replaced.name.as_str(), replaced.uid), ("Replaced", None), "PUT drops what it does not name");
     assert!(replaced.metadata.is_empty());

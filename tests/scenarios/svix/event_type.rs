@@ -65,6 +65,39 @@ async fn an_archived_event_type_is_no_longer_offered_to_endpoints() {
 }
 
 #[tokio::test]
+async fn an_endpoint_keeps_the_archived_event_types_that_it_has_and_takes_no_new_ones() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let customer = app.customer().await;
+    for name in ["kept", "gone", "new", "retired"] {
+        app.client.post("/api/v1/event-type", &json!({ "name": name, "description": "" })).await.expect(201);
+    }
+    let endpoint = customer.endpoint_with(&json!({ "url": receiver.url("/"), "eventTypes": ["kept", "gone"] })).await;
+    for (name, query) in [("kept", ""), ("gone", "?expunge=true"), ("retired", "")] {
+        app.client.delete(&format!("/api/v1/event-type/{name}{query}")).await.expect(204);
+    }
+    let path = customer.path(&format!("/endpoint/{endpoint}"));
+    let send = async |method: &str, names: serde_json::Value| {
+        let body = json!({ "url": receiver.url("/"), "eventTypes": names });
+        app.client.request(method, &path).json(&body).send().await
+    };
+    for method in ["PUT", "PATCH"] {
+        send(method, json!(["kept", "gone"])).await.expect(200);
+        send(method, json!(["kept", "gone", "new"])).await.expect(200);
+        for unwanted in ["retired", "unknown"] {
+            let refusal = send(method, json!(["kept", unwanted])).await.expect(422).json();
+            assert_eq!(refusal["detail"][0]["loc"], json!(["body", "eventTypes"]), "{refusal}");
+            let told = refusal["detail"][0]["msg"].as_str().expect("a reason");
+            assert!(told.contains(unwanted) && !told.contains("kept"), "{refusal}");
+        }
+    }
+    customer.publish_raw(&json!({ "eventType": "kept", "payload": {} }), None).await.expect(202);
+    receiver.received(1).await;
+    send("PUT", json!(["new"])).await.expect(200);
+    assert_eq!(send("PUT", json!(["new", "kept"])).await.status, 422, "what it has let go it does not get back");
+}
+
+#[tokio::test]
 async fn an_event_type_list_is_paged_by_name() {
     let app = App::start().await;
     for name in ["e", "c", "a", "d", "b"] {

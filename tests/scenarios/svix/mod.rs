@@ -4,9 +4,15 @@ mod application;
 mod attempt;
 mod endpoint;
 mod event_type;
+mod headers;
 mod message;
+mod names;
+mod not_yet;
 mod pages;
 mod payload_retention;
+mod rotation;
+mod round_trip;
+mod upsert;
 
 /// The status of an answer that the SDK reports as an error.
 pub(crate) fn status_of<T: std::fmt::Debug>(result: Result<T, svix::error::Error>) -> u16 {

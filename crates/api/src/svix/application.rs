@@ -29,9 +29,12 @@ pub(crate) struct ApplicationIn {
     /// The tenant's notes
     #[serde(default)]
     metadata: Notes,
-    #[serde(default, rename = "throttleRate", alias = "rateLimit")]
+    #[serde(default, rename = "throttleRate")]
     #[schema(ignore)]
     _throttle_rate: NotYet,
+    #[serde(default, rename = "rateLimit")]
+    #[schema(ignore)]
+    _rate_limit: NotYet,
 }
 
 /// What is to change of an application: absent fields stay, null ones are unset.
@@ -49,9 +52,12 @@ pub(crate) struct ApplicationPatch {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     metadata: Option<Notes>,
-    #[serde(default, rename = "throttleRate", alias = "rateLimit")]
+    #[serde(default, rename = "throttleRate")]
     #[schema(ignore)]
     _throttle_rate: NotYet,
+    #[serde(default, rename = "rateLimit")]
+    #[schema(ignore)]
+    _rate_limit: NotYet,
 }
 
 /// An application.
@@ -166,7 +172,7 @@ pub(crate) async fn get(call: Call) -> ApiResult {
 
 /// Update Application
 ///
-/// Replaces an application, or makes one if there is none.
+/// Replaces an application, or makes one if there is none of this uid. Called by its uid, it keeps it unless the body names another.
 #[utoipa::path(put, path = "/api/v1/app/{app_id}", tag = "Application", operation_id = "v1.application.update",
     request_body = ApplicationIn, responses(
     (status = 200, description = "Replaced", body = ApplicationOut),

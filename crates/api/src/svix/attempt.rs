@@ -223,7 +223,7 @@ pub(crate) struct ExpandedStatuses {
 #[into_params(parameter_in = Query)]
 pub(crate) struct OfEndpoint {
     /// Filter the attempts based on the attempted endpoint
-    #[param(min_length = 1, max_length = 256, pattern = r"^[a-zA-Z0-9\-_.]+$", example = "unique-ep-identifier")]
+    #[param(min_length = 1, max_length = 256, pattern = r"^(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$", example = "unique-ep-identifier")]
     endpoint_id: Option<String>,
 }
 

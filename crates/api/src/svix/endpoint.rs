@@ -18,21 +18,14 @@ use utoipa::ToSchema;
 
 use super::{
     InOrder, ListResponse, Paging, Timestamp, answer, both, created,
-    fields::{CustomHeaders, EndpointChannels, EndpointUid, EventTypeNames, Notes, SigningSecret, Text, WebhookUrl, nullable, present},
+    fields::{EndpointChannels, EndpointUid, EventTypeNames, Notes, SigningSecret, Text, WebhookUrl, either, nullable, present},
+    header_fields::CustomHeaders,
     list as render_list, nothing, ok,
 };
 use crate::{error::ApiResult, extract::Call};
 
 /// What an endpoint's version is when nobody says.
 const DEFAULT_VERSION: u16 = 1;
-
-fn default_version() -> u16 {
-    DEFAULT_VERSION
-}
-
-fn empty() -> Text {
-    Text(String::new())
-}
 
 /// What only a new endpoint takes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -56,28 +49,28 @@ pub(crate) struct EndpointUpdate {
     url: WebhookUrl,
     /// Optional unique identifier for the endpoint
     uid: Option<EndpointUid>,
-    /// For people
-    #[serde(default = "empty")]
-    description: Text,
+    /// For people; empty if absent
+    description: Option<Text>,
     /// A number of the tenant's choosing
-    #[serde(default = "default_version")]
-    #[schema(minimum = 0, maximum = 65535)]
-    version: u16,
+    #[schema(minimum = 0, maximum = 65535, default = 1)]
+    version: Option<u16>,
     /// Gets nothing while true
-    #[serde(default)]
-    disabled: bool,
-    /// Only these event types (omit for all)
-    #[serde(alias = "filterTypes")]
+    #[schema(default = false)]
+    disabled: Option<bool>,
+    /// Only these event types (omit for all); `filterTypes` is the same
     event_types: Option<EventTypeNames>,
+    #[schema(ignore)]
+    filter_types: Option<EventTypeNames>,
     /// Only messages in one of these channels (omit for all)
     channels: Option<EndpointChannels>,
     /// The tenant's notes
     #[serde(default)]
     metadata: Notes,
     /// The most webhooks a second, over all nodes (omit for no limit); `rateLimit` is the same
-    #[serde(alias = "rateLimit")]
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
     throttle_rate: Option<NonZeroU16>,
+    #[schema(ignore)]
+    rate_limit: Option<NonZeroU16>,
 }
 
 /// What is to change of an endpoint: absent fields stay, null ones are unset.
@@ -104,10 +97,13 @@ pub(crate) struct EndpointPatch {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     disabled: Option<bool>,
-    /// Only these event types (null for all)
-    #[serde(default, alias = "filterTypes", deserialize_with = "nullable")]
+    /// Only these event types (null for all); `filterTypes` is the same
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<EventTypeNames>, required = false)]
     event_types: Option<Option<EventTypeNames>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(ignore)]
+    filter_types: Option<Option<EventTypeNames>>,
     /// Only messages in one of these channels (null for all)
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<EndpointChannels>, required = false)]
@@ -117,9 +113,12 @@ pub(crate) struct EndpointPatch {
     #[schema(nullable = false)]
     metadata: Option<Notes>,
     /// The most webhooks a second, over all nodes (null for no limit); `rateLimit` is the same
-    #[serde(default, alias = "rateLimit", deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u16>, required = false, minimum = 1, maximum = 65535)]
     throttle_rate: Option<Option<NonZeroU16>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(ignore)]
+    rate_limit: Option<Option<NonZeroU16>>,
 }
 
 /// An endpoint. Fields with two names have both: newer SDKs read the one, older ones the other.
@@ -158,34 +157,38 @@ pub(crate) struct EndpointOut<'a> {
 }
 
 impl EndpointUpdate {
-    fn into_change(self) -> Change {
-        Change {
+    fn into_change(self) -> ApiResult<Change> {
+        let event_types = either("eventTypes", self.event_types, "filterTypes", self.filter_types)?;
+        let throttle_rate = either("throttleRate", self.throttle_rate, "rateLimit", self.rate_limit)?;
+        Ok(Change {
             uid: Some(self.uid.map(|uid| uid.0)),
             url: Some(self.url.0),
-            description: Some(self.description.0),
-            version: Some(i32::from(self.version)),
-            throttle_rate: Some(self.throttle_rate.map(NonZeroU16::get)),
-            is_disabled: Some(self.disabled),
-            event_types: Some(self.event_types.map(|names| names.0)),
+            description: Some(self.description.map(|text| text.0).unwrap_or_default()),
+            version: Some(i32::from(self.version.unwrap_or(DEFAULT_VERSION))),
+            throttle_rate: Some(throttle_rate.map(NonZeroU16::get)),
+            is_disabled: Some(self.disabled.unwrap_or_default()),
+            event_types: Some(event_types.map(|names| names.0)),
             channels: Some(self.channels.map(|names| names.0)),
             metadata: Some(self.metadata.0),
-        }
+        })
     }
 }
 
 impl EndpointPatch {
-    fn into_change(self) -> Change {
-        Change {
+    fn into_change(self) -> ApiResult<Change> {
+        let event_types = either("eventTypes", self.event_types, "filterTypes", self.filter_types)?;
+        let throttle_rate = either("throttleRate", self.throttle_rate, "rateLimit", self.rate_limit)?;
+        Ok(Change {
             uid: self.uid.map(|uid| uid.map(|uid| uid.0)),
             url: self.url.map(|url| url.0),
             description: self.description.map(|text| text.0),
             version: self.version.map(i32::from),
-            throttle_rate: self.throttle_rate.map(|rate| rate.map(NonZeroU16::get)),
+            throttle_rate: throttle_rate.map(|rate| rate.map(NonZeroU16::get)),
             is_disabled: self.disabled,
-            event_types: self.event_types.map(|names| names.map(|names| names.0)),
+            event_types: event_types.map(|names| names.map(|names| names.0)),
             channels: self.channels.map(|names| names.map(|names| names.0)),
             metadata: self.metadata.map(|notes| notes.0),
-        }
+        })
     }
 }
 
@@ -243,7 +246,7 @@ pub(crate) async fn create(call: Call) -> ApiResult {
 }
 
 fn read_create(call: &Call) -> ApiResult<Create> {
-    let change = call.json::<EndpointUpdate>()?.into_change();
+    let change = call.json::<EndpointUpdate>()?.into_change()?;
     let EndpointBeginnings { secret, headers } = call.json()?;
     let headers = headers.unwrap_or_default().0;
     Ok(Create { tenant_id: call.tenant_id, application: call.application(), change, secret: secret.map(|secret| secret.0), headers })
@@ -259,13 +262,14 @@ pub(crate) async fn get(call: Call) -> ApiResult {
 
 /// Update Endpoint
 ///
-/// Replaces an endpoint, or makes one if there is none. Its secret and headers stay as they are.
+/// Replaces an endpoint, or makes one if there is none of this uid. Its secret and headers stay as they are. Called by its uid, it
+/// keeps it unless the body names another.
 #[utoipa::path(put, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.update",
     request_body = EndpointUpdate, responses(
     (status = 200, description = "Replaced", body = EndpointOut),
     (status = 201, description = "Created", body = EndpointOut)))]
 pub(crate) async fn update(call: Call) -> ApiResult {
-    let change = call.json::<EndpointUpdate>().map(EndpointUpdate::into_change);
+    let change = call.json::<EndpointUpdate>().and_then(EndpointUpdate::into_change);
     write_update(&call, change, true).await
 }
 
@@ -275,7 +279,7 @@ pub(crate) async fn update(call: Call) -> ApiResult {
 #[utoipa::path(patch, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.patch",
     request_body = EndpointPatch, responses((status = 200, description = "Changed", body = EndpointOut)))]
 pub(crate) async fn patch(call: Call) -> ApiResult {
-    let change = call.json::<EndpointPatch>().map(EndpointPatch::into_change);
+    let change = call.json::<EndpointPatch>().and_then(EndpointPatch::into_change);
     write_update(&call, change, false).await
 }
 

@@ -8,7 +8,7 @@ use storage::endpoints::{self, SetHeaders};
 use utoipa::ToSchema;
 
 use super::{
-    fields::{CustomHeaders, HeaderChanges},
+    header_fields::{CustomHeaders, HeaderChanges},
     nothing, ok,
 };
 use crate::{error::ApiResult, extract::Call};
@@ -17,6 +17,9 @@ use crate::{error::ApiResult, extract::Call};
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct EndpointHeadersIn {
     headers: CustomHeaders,
+    /// Names of headers that keep the values that they have, as the answer to GET lists them; all others are dropped
+    #[schema(example = json!(["Authorization"]))]
+    sensitive: Option<Vec<String>>,
 }
 
 /// Custom headers that are to change; null removes one.
@@ -25,9 +28,8 @@ pub(crate) struct EndpointHeadersIn {
 pub(crate) struct EndpointHeadersPatchIn {
     headers: HeaderChanges,
     /// Headers to remove
-    #[serde(default)]
-    #[schema(required = false, example = json!(["X-Foobar"]))]
-    delete_headers: Vec<String>,
+    #[schema(example = json!(["X-Foobar"]))]
+    delete_headers: Option<Vec<String>>,
 }
 
 /// The custom headers of an endpoint. Of sensitive ones only the names are shown.
@@ -49,14 +51,14 @@ pub(crate) async fn get(call: Call) -> ApiResult {
 
 /// Update Endpoint Headers
 ///
-/// Replaces all of them.
+/// Replaces all of them but those that `sensitive` names.
 #[utoipa::path(put, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
     operation_id = "v1.endpoint.update-headers", request_body = EndpointHeadersIn, responses((status = 204, description = "Replaced")))]
 pub(crate) async fn update(call: Call) -> ApiResult {
     let effect = call.json::<EndpointHeadersIn>().map(|body| SetHeaders {
         address: call.address(),
         headers: body.headers.0.into_iter().map(|(name, value)| (name, Some(value))).collect(),
-        replace: true,
+        replace_but: Some(body.sensitive.unwrap_or_default()),
     });
     call.write(effect, |()| nothing()).await
 }
@@ -68,8 +70,8 @@ pub(crate) async fn update(call: Call) -> ApiResult {
     operation_id = "v1.endpoint.patch-headers", request_body = EndpointHeadersPatchIn, responses((status = 204, description = "Changed")))]
 pub(crate) async fn patch(call: Call) -> ApiResult {
     let effect = call.json::<EndpointHeadersPatchIn>().map(|body| {
-        let removed = body.delete_headers.into_iter().map(|name| (name, None));
-        SetHeaders { address: call.address(), headers: removed.chain(body.headers.0).collect(), replace: false }
+        let removed = body.delete_headers.into_iter().flatten().map(|name| (name, None));
+        SetHeaders { address: call.address(), headers: removed.chain(body.headers.0).collect(), replace_but: None }
     });
     call.write(effect, |()| nothing()).await
 }

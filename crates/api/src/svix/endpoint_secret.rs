@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use storage::endpoints::{self, RotateSecret};
 use utoipa::ToSchema;
 
-use super::{fields::SigningSecret, nothing, ok};
+use super::{answer, fields::SigningSecret, ok};
 use crate::{
     error::{ApiError, ApiResult},
     extract::Call,
@@ -46,9 +47,10 @@ pub(crate) async fn get(call: Call) -> ApiResult {
 
 /// Rotate Endpoint Secret
 ///
-/// The old secret goes on signing beside the new one for the grace period.
+/// The old secret goes on signing beside the new one for the grace period. To rotate to the secret that signs already changes nothing.
 #[utoipa::path(post, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret/rotate", tag = "Endpoint",
-    operation_id = "v1.endpoint.rotate-secret", request_body = EndpointSecretRotateIn, responses((status = 204, description = "Rotated")))]
+    operation_id = "v1.endpoint.rotate-secret", request_body = EndpointSecretRotateIn, 
+    responses((status = 200, description = "The secret that signs from now on", body = EndpointSecretOut)))]
 pub(crate) async fn rotate(call: Call) -> ApiResult {
     let effect = call.json::<EndpointSecretRotateIn>().and_then(|body| {
         let grace = body.grace_period_seconds.unwrap_or(DEFAULT_GRACE);
@@ -58,5 +60,5 @@ pub(crate) async fn rotate(call: Call) -> ApiResult {
         let grace = Duration::from_secs(grace.into());
         Ok(RotateSecret { address: call.address(), secret: body.key.map(|key| key.0), grace })
     });
-    call.write(effect, |()| nothing()).await
+    call.write(effect, |secret| answer(StatusCode::OK, &EndpointSecretOut { key: secret.verifier() })).await
 }

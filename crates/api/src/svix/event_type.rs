@@ -37,11 +37,11 @@ pub(crate) struct EventTypeUpdate {
     /// For people
     description: Text,
     /// Not offered to endpoints
-    #[serde(default)]
-    archived: bool,
+    #[schema(default = false)]
+    archived: Option<bool>,
     /// Still sent, but discouraged
-    #[serde(default)]
-    deprecated: bool,
+    #[schema(default = false)]
+    deprecated: Option<bool>,
     /// JSON Schemas of its payload, by version
     schemas: Option<Schemas>,
     /// Which flag an application needs to see it
@@ -114,8 +114,8 @@ impl EventTypeUpdate {
             schemas: Some(self.schemas.map(|schemas| schemas.0)),
             feature_flag: Some(self.feature_flag.map(|flag| flag.0)),
             group_name: Some(self.group_name.map(|name| name.0)),
-            is_archived: Some(self.archived),
-            is_deprecated: Some(self.deprecated),
+            is_archived: Some(self.archived.unwrap_or_default()),
+            is_deprecated: Some(self.deprecated.unwrap_or_default()),
         }
     }
 }

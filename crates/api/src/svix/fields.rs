@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use domain::{
-    application::{InvalidName, MAX_NAME, Metadata, Uid, check_metadata, check_name},
-    endpoint::{EndpointUrl, Headers, check_headers},
+    application::{InvalidName, MAX_NAME, Metadata, Uid, check_metadata, check_name, check_text},
+    endpoint::EndpointUrl,
     id::{ApplicationId, EndpointId, MessageId},
     idempotency::MAX_KEY,
     message::{MAX_ENDPOINT_CHANNELS, MAX_MESSAGE_CHANNELS},
@@ -23,8 +23,12 @@ use utoipa::{
     },
 };
 
-/// The alphabet of uids, event type names and channels.
-pub(crate) const NAME: &str = r"^[a-zA-Z0-9\-_.]+$";
+use crate::error::{ApiError, ApiResult};
+
+/// The names that stand in paths: uids, event ids, event type names. All but `.` and `..`, which URLs resolve away.
+pub(crate) const NAME: &str = r"^(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$";
+/// The names that never do: channels and labels.
+const LABEL: &str = r"^[a-zA-Z0-9\-_.]+$";
 /// The longest channel, in bytes (the SDK contract).
 const MAX_CHANNEL: usize = 128;
 /// Visible ASCII that may contain spaces but not begin or end with one: the text travels in a header.
@@ -33,11 +37,6 @@ const MESSAGE_KEY: &str = "^[!-~]([ -~]*[!-~])?$";
 const URL: &str = r"^https?://(([a-zA-Z0-9]+[.-])*[a-zA-Z]+|((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])|\[::1\])(:[1-9][0-9]{0,3}|:[1-5][0-9]{4})?([/?#][!-~]*)?$";
 /// `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair.
 const SECRET: &str = r"^(whsec_([a-zA-Z0-9+/]{4}){8,24}([a-zA-Z0-9+/]{4}|[a-zA-Z0-9+/]{2}==|[a-zA-Z0-9+/]{3}=)?|whsk_[a-zA-Z0-9+/]{86}==)$";
-/// The name of an HTTP header.
-const HEADER_NAME: &str = r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}$";
-/// The value of an HTTP header.
-const HEADER_VALUE: &str = r"^[\t -~]{0,4096}$";
-
 /// Declares a text field: what it holds, how it is read, and how it is documented.
 macro_rules! text_field {
     ($(#[doc = $doc:literal])* $name:ident($inner:ty), $read:expr, $schema:expr) => {
@@ -69,6 +68,10 @@ fn text() -> ObjectBuilder {
 
 fn name(longest: usize, example: &str) -> ObjectBuilder {
     text().min_length(Some(1)).max_length(Some(longest)).pattern(Some(NAME)).examples([json!(example)])
+}
+
+fn label(longest: usize, example: &str) -> ObjectBuilder {
+    name(longest, example).pattern(Some(LABEL))
 }
 
 fn told<T>(result: Result<T, InvalidName>) -> Result<T, String> {
@@ -107,7 +110,7 @@ text_field!(
 );
 text_field!(
     /// A plain name.
-    Label(String), |text| told(check_name(text).map(|()| text.to_owned())), name(MAX_NAME, "cool-new-feature")
+    Label(String), |text| told(check_text(text).map(|()| text.to_owned())), label(MAX_NAME, "cool-new-feature")
 );
 text_field!(
     /// A channel.
@@ -115,9 +118,9 @@ text_field!(
     |text| if text.len() > MAX_CHANNEL {
         Err(format!("must be 1 to {MAX_CHANNEL} characters long"))
     } else {
-        told(check_name(text).map(|()| text.to_owned()))
+        told(check_text(text).map(|()| text.to_owned()))
     },
-    name(MAX_CHANNEL, "project_1337")
+    label(MAX_CHANNEL, "project_1337")
 );
 text_field!(
     /// The key that dedupes messages: a second message with it is stored, flagged and not delivered.
@@ -151,7 +154,7 @@ pub(crate) fn message_key(text: &str) -> Result<String, String> {
 macro_rules! list_field {
     ($(#[$doc:meta])* $name:ident, $item:ident, $most:expr) => {
         $(#[$doc])*
-        #[derive(Clone, Debug)]
+        #[derive(Clone, Debug, PartialEq)]
         pub(crate) struct $name(pub(crate) Vec<String>);
 
         impl<'de> Deserialize<'de> for $name {
@@ -243,57 +246,6 @@ impl PartialSchema for Notes {
 
 impl ToSchema for Notes {}
 
-/// Custom headers of an endpoint: name to value.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct CustomHeaders(pub(crate) Headers);
-
-impl<'de> Deserialize<'de> for CustomHeaders {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let headers = Headers::deserialize(deserializer)?;
-        check_headers(&headers).map_err(D::Error::custom)?;
-        Ok(Self(headers))
-    }
-}
-
-/// Changes of custom headers: name to value, or to null to remove the header.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct HeaderChanges(pub(crate) Vec<(String, Option<String>)>);
-
-impl<'de> Deserialize<'de> for HeaderChanges {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let changes = BTreeMap::<String, Option<String>>::deserialize(deserializer)?;
-        let checked = changes.iter().map(|(name, value)| (name.clone(), value.clone().unwrap_or_default())).collect();
-        check_headers(&checked).map_err(D::Error::custom)?;
-        Ok(Self(changes.into_iter().collect()))
-    }
-}
-
-fn header_map(value: Schema) -> RefOr<Schema> {
-    let map = ObjectBuilder::new()
-        .property_names(Some(text().pattern(Some(HEADER_NAME)).build()))
-        .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(value))))
-        .max_properties(Some(50))
-        .examples([json!({"X-Example": "123", "X-Foobar": "Bar"})]);
-    Schema::from(map.build()).into()
-}
-
-impl PartialSchema for CustomHeaders {
-    fn schema() -> RefOr<Schema> {
-        header_map(text().pattern(Some(HEADER_VALUE)).build().into())
-    }
-}
-
-impl ToSchema for CustomHeaders {}
-
-impl PartialSchema for HeaderChanges {
-    fn schema() -> RefOr<Schema> {
-        let kinds = utoipa::openapi::schema::SchemaType::from_iter([Type::String, Type::Null]);
-        header_map(ObjectBuilder::new().schema_type(kinds).pattern(Some(HEADER_VALUE)).build().into())
-    }
-}
-
-impl ToSchema for HeaderChanges {}
-
 /// JSON Schemas of an event type, by version.
 #[derive(Clone, Debug)]
 pub(crate) struct Schemas(pub(crate) Value);
@@ -359,4 +311,16 @@ pub(crate) fn present<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializ
 /// Reads a field of a patch: absent keeps, null unsets.
 pub(crate) fn nullable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// A field that newer clients call `name` and older ones `old_name`: read under either, and under both if they agree, as they do
+/// in what we show.
+pub(crate) fn either<T: PartialEq>(name: &str, value: Option<T>, old_name: &str, old_value: Option<T>) -> ApiResult<Option<T>> {
+    match (value, old_value) {
+        (Some(value), Some(old_value)) if value != old_value => {
+            let why = format!("differs from `{name}`, which is another name of the same field: send one of them, or the same in both");
+            Err(ApiError::invalid(&["body", old_name], why))
+        }
+        (value, old_value) => Ok(value.or(old_value)),
+    }
 }

@@ -1,7 +1,10 @@
 //! The filters that lists of messages and lists of attempts share.
 
 use chrono::{DateTime, Utc};
-use domain::{application::check_name, id::Id};
+use domain::{
+    application::{check_name, check_text},
+    id::Id,
+};
 use storage::{attempts, messages, page::PageRequest};
 use utoipa::IntoParams;
 
@@ -32,7 +35,7 @@ pub(crate) struct ListFilter {
 impl ListFilter {
     /// Reads the filters that lists of messages and lists of attempts share.
     pub(crate) fn read(query: &Query) -> ApiResult<Self> {
-        let channel = query.read("channel", |text| check_name(text).map(|()| text.to_owned()))?;
+        let channel = query.read("channel", |text| check_text(text).map(|()| text.to_owned()))?;
         let names = query.list("event_types");
         for name in &names {
             check_name(name).map_err(|error| ApiError::invalid(&["query", "event_types"], error.to_string()))?;

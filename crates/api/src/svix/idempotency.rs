@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use domain::{
     id::Id,
     idempotency::{Key, MAX_TTL, MAX_WAIT, MIN_TTL, Override, Policy, Preset, Saves},
@@ -10,11 +11,11 @@ use domain::{
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use storage::{
     idempotency::records::{self, Record},
-    policies,
+    policies::{self, Replace},
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Timestamp, ok};
+use super::{Timestamp, answer, ok};
 use crate::{
     error::{ApiError, ApiResult},
     extract::Call,
@@ -24,7 +25,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PresetName {
-    /// POST and PATCH, every executed outcome, 24 hours and a minute, no wait.
+    /// POST, PUT and PATCH, every executed outcome, 24 hours and a minute, no wait.
     Default,
     /// POST alone, successes alone, 12 hours, five seconds of wait.
     Svix,
@@ -44,21 +45,25 @@ pub(crate) enum SavedOutcomes {
     All,
 }
 
-/// The methods on which a key counts: `["POST"]`, or `["POST", "PATCH"]`.
+/// The methods on which a key counts: POST, and perhaps PUT and PATCH.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Methods {
     covers_patch: bool,
+    covers_put: bool,
 }
 
 impl<'de> Deserialize<'de> for Methods {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut methods = Vec::<String>::deserialize(deserializer)?;
         methods.sort_unstable();
-        match methods.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            ["POST"] => Ok(Self { covers_patch: false }),
-            ["PATCH", "POST"] => Ok(Self { covers_patch: true }),
-            _ => Err(D::Error::custom(r#"must be ["POST"] or ["POST", "PATCH"]: a key on a POST always counts"#)),
-        }
+        let (covers_patch, covers_put) = match methods.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["POST"] => (false, false),
+            ["PATCH", "POST"] => (true, false),
+            ["POST", "PUT"] => (false, true),
+            ["PATCH", "POST", "PUT"] => (true, true),
+            _ => return Err(D::Error::custom(r#"must be ["POST"], and perhaps "PUT" and "PATCH": a key on a POST always counts"#)),
+        };
+        Ok(Self { covers_patch, covers_put })
     }
 }
 
@@ -68,8 +73,8 @@ impl<'de> Deserialize<'de> for Methods {
 pub(crate) struct IdempotencyPolicyIn {
     /// Which policy the rest is measured from; this installation's if absent
     preset: Option<PresetName>,
-    /// The methods on which a key counts: `["POST"]`, or `["POST", "PATCH"]`
-    #[schema(value_type = Option<Vec<String>>, example = json!(["POST", "PATCH"]))]
+    /// The methods on which a key counts: `["POST"]`, and perhaps `"PUT"` and `"PATCH"`
+    #[schema(value_type = Option<Vec<String>>, example = json!(["POST", "PUT", "PATCH"]))]
     methods: Option<Methods>,
     /// Which outcomes are remembered
     saved_outcomes: Option<SavedOutcomes>,
@@ -81,6 +86,10 @@ pub(crate) struct IdempotencyPolicyIn {
     wait_ms: Option<u64>,
     /// Whether a repeat must be the same request: if not, any request under a known key gets its outcome
     fingerprint: Option<bool>,
+    /// As the answer shows it. If it is given, a field that it does not name counts only where it differs from the preset, so that what
+    /// was shown can be sent back
+    #[schema(example = json!(["ttlSeconds"]))]
+    overridden: Option<Vec<String>>,
 }
 
 /// The policy that holds for a tenant.
@@ -94,7 +103,7 @@ pub(crate) struct IdempotencyPolicyOut {
     #[schema(example = json!(["ttlSeconds"]))]
     overridden: Vec<&'static str>,
     /// The methods on which a key counts
-    #[schema(value_type = Vec<String>, example = json!(["POST", "PATCH"]))]
+    #[schema(value_type = Vec<String>, example = json!(["POST", "PUT", "PATCH"]))]
     methods: &'static [&'static str],
     /// Which outcomes are remembered
     saved_outcomes: SavedOutcomes,
@@ -109,7 +118,17 @@ pub(crate) struct IdempotencyPolicyOut {
 }
 
 impl IdempotencyPolicyIn {
-    fn read(self) -> ApiResult<Override> {
+    fn preset(&self) -> Option<Preset> {
+        self.preset.map(|name| match name {
+            PresetName::Default => Preset::Default,
+            PresetName::Svix => Preset::Svix,
+            PresetName::Novu => Preset::Novu,
+        })
+    }
+
+    /// What is asked for; `base` is what would hold if nothing but the preset were.
+    fn read(self, base: Policy) -> ApiResult<Override> {
+        let preset = self.preset();
         let ttl = self.ttl_seconds.map(Duration::from_secs);
         if ttl.is_some_and(|ttl| !(MIN_TTL..=MAX_TTL).contains(&ttl)) {
             let message = format!("must be from {} to {} (7 days)", MIN_TTL.as_secs(), MAX_TTL.as_secs());
@@ -119,21 +138,23 @@ impl IdempotencyPolicyIn {
         if wait.is_some_and(|wait| wait > MAX_WAIT) {
             return Err(ApiError::invalid(&["body", "waitMs"], format!("must be at most {}", MAX_WAIT.as_millis())));
         }
+        let saves = self.saved_outcomes.map(|saved| match saved {
+            SavedOutcomes::Successes => Saves::Successes,
+            SavedOutcomes::Executed => Saves::Executed,
+            SavedOutcomes::All => Saves::All,
+        });
+        let overridden = self.overridden;
+        let counts = |name: &str, differs: bool| differs || overridden.as_ref().is_none_or(|names| names.iter().any(|named| named == name));
+        let of_base = (base.covers_patch, base.covers_put);
+        let methods = self.methods.filter(|of| counts("methods", (of.covers_patch, of.covers_put) != of_base));
         Ok(Override {
-            preset: self.preset.map(|name| match name {
-                PresetName::Default => Preset::Default,
-                PresetName::Svix => Preset::Svix,
-                PresetName::Novu => Preset::Novu,
-            }),
-            covers_patch: self.methods.map(|methods| methods.covers_patch),
-            saves: self.saved_outcomes.map(|saved| match saved {
-                SavedOutcomes::Successes => Saves::Successes,
-                SavedOutcomes::Executed => Saves::Executed,
-                SavedOutcomes::All => Saves::All,
-            }),
-            ttl,
-            wait,
-            compares: self.fingerprint,
+            preset,
+            covers_patch: methods.map(|methods| methods.covers_patch),
+            covers_put: methods.map(|methods| methods.covers_put),
+            saves: saves.filter(|saves| counts("savedOutcomes", *saves != base.saves)),
+            ttl: ttl.filter(|ttl| counts("ttlSeconds", *ttl != base.ttl)),
+            wait: wait.filter(|wait| counts("waitMs", *wait != base.wait)),
+            compares: self.fingerprint.filter(|compares| counts("fingerprint", *compares != base.compares)),
         })
     }
 }
@@ -141,7 +162,7 @@ impl IdempotencyPolicyIn {
 impl IdempotencyPolicyOut {
     fn new(asked_for: &Override, policy: &Policy) -> Self {
         let set = [
-            ("methods", asked_for.covers_patch.is_some()),
+            ("methods", asked_for.covers_patch.is_some() || asked_for.covers_put.is_some()),
             ("savedOutcomes", asked_for.saves.is_some()),
             ("ttlSeconds", asked_for.ttl.is_some()),
             ("waitMs", asked_for.wait.is_some()),
@@ -154,7 +175,12 @@ impl IdempotencyPolicyOut {
                 Preset::Novu => PresetName::Novu,
             }),
             overridden: set.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect(),
-            methods: if policy.covers_patch { &["POST", "PATCH"] } else { &["POST"] },
+            methods: match (policy.covers_put, policy.covers_patch) {
+                (true, true) => &["POST", "PUT", "PATCH"],
+                (true, false) => &["POST", "PUT"],
+                (false, true) => &["POST", "PATCH"],
+                (false, false) => &["POST"],
+            },
             saved_outcomes: match policy.saves {
                 Saves::Successes => SavedOutcomes::Successes,
                 Saves::Executed => SavedOutcomes::Executed,
@@ -184,10 +210,21 @@ pub(crate) async fn get_policy(call: Call) -> ApiResult {
 #[utoipa::path(put, path = "/api/v1/idempotency/policy", tag = "Idempotency", operation_id = "v1.idempotency.policy.update",
     request_body = IdempotencyPolicyIn, responses((status = 200, description = "The policy that holds from now on", body = IdempotencyPolicyOut)))]
 pub(crate) async fn update_policy(call: Call) -> ApiResult {
-    let wanted = call.json::<IdempotencyPolicyIn>()?.read()?;
-    let policy = policies::replace(call.db(), call.tenant_id, &wanted).await?;
-    tracing::info!(tenant_id = %call.tenant_id, ?wanted, "an idempotency policy was replaced");
-    Ok(ok(&IdempotencyPolicyOut::new(&wanted, &policy)))
+    let wanted = call.json::<IdempotencyPolicyIn>().and_then(|body| {
+        let base = policies::without_wishes(call.db(), body.preset());
+        body.read(base)
+    });
+    if let Ok(wanted) = &wanted {
+        policies::prepare(call.db(), wanted).await?;
+    }
+    let tenant_id = call.tenant_id;
+    let effect = wanted.map(|wanted| Replace { tenant_id, wanted });
+    let asked_for = effect.as_ref().map(|effect| effect.wanted).unwrap_or_default();
+    let render = move |policy: &Policy| {
+        tracing::info!(%tenant_id, wanted = ?asked_for, "an idempotency policy was replaced");
+        answer(StatusCode::OK, &IdempotencyPolicyOut::new(&asked_for, policy))
+    };
+    call.write(effect, render).await
 }
 
 /// The key that is asked about.

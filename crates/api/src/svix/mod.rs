@@ -3,8 +3,8 @@
 //! Known quirks that are kept: bodies are camelCase and queries snake_case; enums are integers; an application without a
 //! uid has no `uid` at all, an endpoint's is `null`; a page of `limit=0` is empty and says by `done` whether there is anything.
 //! Differences: a list filtered by `after` alone begins with the newest match, as every other, so that following `iterator` visits
-//! them all; fields of the contract that we do not act on are refused by name; lists reach as far back as messages
-//! are kept, not 90 days; answers to unknown paths have a body.
+//! them all; a PUT under an unknown name makes a thing of that uid, so that a repeat finds it; fields of the contract that we do
+//! not act on are refused by name; lists reach as far back as messages are kept, not 90 days; answers to unknown paths have a body.
 
 #![expect(clippy::option_option, reason = "a field of a patch has three cases: keep, unset, set")]
 #![expect(unused_qualifications, reason = "the code that utoipa generates qualifies every type")]
@@ -17,14 +17,16 @@ pub(crate) mod endpoint_secret;
 pub(crate) mod event_type;
 pub(crate) mod fields;
 pub(crate) mod filter;
+pub(crate) mod header_fields;
 pub(crate) mod idempotency;
 pub(crate) mod message;
+pub(crate) mod not_yet;
 mod payload_retention;
 
 use axum::{http::StatusCode, response::Response};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use domain::{application::check_name, id::Id};
+use domain::{application::check_text, id::Id};
 use serde::{Serialize, Serializer};
 use storage::{
     idempotency::{Answer, Answered},
@@ -116,9 +118,9 @@ impl Paging {
         Self::of(query, is_ascending, |text| I::parse(text).map_err(|_| "is not an iterator that a page of this list carried"))
     }
 
-    /// The page of a list of things with names.
+    /// The page of a list of things with names. An older release accepted names that are refused now: pages still end at them.
     pub(crate) fn of_names(query: &Query, is_ascending: bool) -> ApiResult<PageRequest<String>> {
-        Self::of(query, is_ascending, |text| check_name(text).map(|()| text.to_owned()))
+        Self::of(query, is_ascending, |text| check_text(text).map(|()| text.to_owned()))
     }
 
     fn of<K, E: std::fmt::Display>(query: &Query, is_ascending: bool, read: impl Fn(&str) -> Result<K, E>) -> ApiResult<PageRequest<K>> {

@@ -25,6 +25,8 @@ pub enum Saves {
 pub struct Policy {
     /// Whether PATCH takes a key as POST does.
     pub covers_patch: bool,
+    /// Whether PUT does.
+    pub covers_put: bool,
     /// What is remembered.
     pub saves: Saves,
     /// For how long.
@@ -36,9 +38,16 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// POST and PATCH, executed outcomes, 24 hours and 1 minute, no wait.
+    /// POST, PUT and PATCH, executed outcomes, 24 hours and 1 minute, no wait.
     fn default() -> Self {
-        Self { covers_patch: true, saves: Saves::Executed, ttl: Duration::from_mins(24 * 60 + 1), wait: Duration::ZERO, compares: true }
+        Self {
+            covers_patch: true,
+            covers_put: true,
+            saves: Saves::Executed,
+            ttl: Duration::from_mins(24 * 60 + 1),
+            wait: Duration::ZERO,
+            compares: true,
+        }
     }
 }
 
@@ -47,6 +56,7 @@ impl Policy {
     pub fn svix() -> Self {
         Self {
             covers_patch: false,
+            covers_put: false,
             saves: Saves::Successes,
             ttl: Duration::from_hours(12),
             wait: Duration::from_secs(5),
@@ -61,7 +71,12 @@ impl Policy {
 
     /// Whether a key on a request of this method means anything.
     pub fn covers(&self, method: &str) -> bool {
-        method == "POST" || (self.covers_patch && method == "PATCH")
+        match method {
+            "POST" => true,
+            "PUT" => self.covers_put,
+            "PATCH" => self.covers_patch,
+            _ => false,
+        }
     }
 
     /// Whether an outcome with this status, which an execution reached, is remembered.
@@ -119,6 +134,8 @@ pub struct Override {
     pub preset: Option<Preset>,
     /// As [`Policy::covers_patch`].
     pub covers_patch: Option<bool>,
+    /// As [`Policy::covers_put`].
+    pub covers_put: Option<bool>,
     /// As [`Policy::saves`].
     pub saves: Option<Saves>,
     /// As [`Policy::ttl`].
@@ -135,6 +152,7 @@ impl Override {
         let base = self.preset.map_or(installation, Preset::policy);
         Policy {
             covers_patch: self.covers_patch.unwrap_or(base.covers_patch),
+            covers_put: self.covers_put.unwrap_or(base.covers_put),
             saves: self.saves.unwrap_or(base.saves),
             ttl: self.ttl.unwrap_or(base.ttl),
             wait: self.wait.unwrap_or(base.wait),

@@ -1,5 +1,6 @@
 //! Endpoints with their secrets and headers, which are sealed at rest.
 
+mod row;
 mod secrets;
 
 use chrono::{DateTime, Utc};
@@ -16,17 +17,17 @@ use sqlx::{
 };
 
 use crate::{
-    Conflict, Db, Error, Result,
+    Db, Error, Result,
     applications::{self, Made, Reference},
-    error::on_constraint,
-    event_types, health,
+    health,
     idempotency::Effect,
     page::{Page, PageRequest},
 };
 
+use row::{insert, update};
+use secrets::write_headers;
 pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, erase_left_over, headers, secret};
 pub(crate) use secrets::{SecretRow, application_of, erase, open_headers, open_secret};
-use secrets::{write_headers, write_secret};
 
 /// What a look-up that finds nothing says.
 const WHAT: &str = "endpoint";
@@ -101,7 +102,7 @@ pub struct Update {
     pub address: Address,
     /// What changes.
     pub change: Change,
-    /// Make it if there is none (PUT); the reference is then not stored as its uid.
+    /// Make it if there is none (PUT), under the uid by which it is called.
     pub or_create: bool,
 }
 
@@ -112,12 +113,22 @@ impl Effect for Update {
     const WAKES: bool = true;
 
     async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
-        let Self { address, change, or_create } = self;
+        let Self { address, mut change, or_create } = self;
         let application_id = applications::lock(&mut *tx, address.tenant_id, &address.application).await?;
         let found = find(&mut *tx, application_id, &address.endpoint).await?;
         let (endpoint, made) = match found {
-            Some(row) => (update(&mut *tx, address.tenant_id, &row, change).await?, Made::Existed),
-            None if or_create => (insert(db, &mut *tx, address.tenant_id, application_id, change, None).await?, Made::Created),
+            Some(row) => {
+                // As with applications, a PUT that names no uid keeps the one in its path.
+                if or_create && address.endpoint.is_uid() && change.uid == Some(None) {
+                    change.uid = None;
+                }
+                (update(&mut *tx, address.tenant_id, &row, change).await?, Made::Existed)
+            }
+            None if or_create => {
+                let uid = address.endpoint.uid_to_make(change.uid.iter().flatten().next(), WHAT)?;
+                change.uid = Some(Some(uid));
+                (insert(db, &mut *tx, address.tenant_id, application_id, change, None).await?, Made::Created)
+            }
             None => return Err(Error::NotFound(WHAT)),
         };
         applications::bump(tx, application_id).await?;
@@ -264,97 +275,6 @@ pub(crate) async fn find(
     )
     .fetch_optional(connection)
     .await?)
-}
-
-async fn check_event_types(tx: &mut PgConnection, tenant_id: TenantId, change: &Change) -> Result<()> {
-    let Some(Some(names)) = &change.event_types else { return Ok(()) };
-    let missing = event_types::missing(tx, tenant_id, names).await?;
-    if missing.is_empty() { Ok(()) } else { Err(Error::UnknownEventTypes(missing)) }
-}
-
-async fn insert(
-    db: &Db,
-    tx: &mut PgConnection,
-    tenant_id: TenantId,
-    application_id: ApplicationId,
-    change: Change,
-    secret: Option<Secret>,
-) -> Result<Endpoint> {
-    check_event_types(&mut *tx, tenant_id, &change).await?;
-    let url = change.url.ok_or(Error::NotFound("url"))?;
-    let inserted = sqlx::query_as!(
-        Row,
-        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, metadata)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                     metadata as "metadata: Json<Metadata>", headers, created_at, updated_at"#,
-        db.new_id(),
-        Uuid::from(tenant_id),
-        Uuid::from(application_id),
-        change.uid.flatten().map(|uid| uid.to_string()),
-        url.as_str(),
-        change.description.unwrap_or_default(),
-        change.version.unwrap_or(1),
-        change.throttle_rate.flatten().map(i32::from),
-        change.is_disabled.unwrap_or_default(),
-        change.event_types.flatten() as _,
-        change.channels.flatten() as _,
-        Json(change.metadata.unwrap_or_default()) as _,
-    )
-    .fetch_one(&mut *tx)
-    .await;
-    let row = on_constraint(inserted, "endpoint_uid", Conflict::EndpointUid)?;
-    write_secret(db, &mut *tx, row.id.into(), secret).await?;
-    if row.throttle_rate.is_some() {
-        keep_rate(tx, row.id).await?;
-    }
-    Ok(row.into())
-}
-
-async fn update(tx: &mut PgConnection, tenant_id: TenantId, was: &Row, change: Change) -> Result<Endpoint> {
-    check_event_types(&mut *tx, tenant_id, &change).await?;
-    let updated = sqlx::query_as!(
-        Row,
-        r#"update endpoint set
-             uid = case when $2 then $3 else uid end,
-             url = coalesce($4, url),
-             description = coalesce($5, description),
-             version = coalesce($6, version),
-             throttle_rate = case when $7 then $8 else throttle_rate end,
-             is_disabled = coalesce($9, is_disabled),
-             event_types = case when $10 then $11 else event_types end,
-             channels = case when $12 then $13 else channels end,
-             metadata = coalesce($14, metadata),
-             updated_at = now()
-           where id = $1
-           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                     metadata as "metadata: Json<Metadata>", headers, created_at, updated_at"#,
-        was.id,
-        change.uid.is_some(),
-        change.uid.flatten().map(|uid| uid.to_string()),
-        change.url.map(|url| url.to_string()),
-        change.description,
-        change.version,
-        change.throttle_rate.is_some(),
-        change.throttle_rate.flatten().map(i32::from),
-        change.is_disabled,
-        change.event_types.is_some(),
-        change.event_types.flatten() as _,
-        change.channels.is_some(),
-        change.channels.flatten() as _,
-        change.metadata.map(Json) as _,
-    )
-    .fetch_one(&mut *tx)
-    .await;
-    let row = on_constraint(updated, "endpoint_uid", Conflict::EndpointUid)?;
-    // Failures at the old address say nothing of the new one, and whoever switches an endpoint on or off wants that at once.
-    if row.url != was.url || row.is_disabled != was.is_disabled {
-        health::reset(&mut *tx, row.id).await?;
-    }
-    if row.throttle_rate != was.throttle_rate || row.is_disabled != was.is_disabled {
-        keep_rate(tx, row.id).await?;
-    }
-    Ok(row.into())
 }
 
 /// An endpoint as its table holds it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    endpoint::Headers,
+    endpoint::{Headers, check_header_count},
     id::{ApplicationId, EndpointId, TenantId},
     signing::Secret,
 };
@@ -18,12 +18,12 @@ use crate::{Db, Error, Result, applications, idempotency::Effect};
 const SECRET_BYTES: usize = 24;
 
 /// The most superseded secrets that may still be signing at one time.
-pub const MAX_OLD_SECRETS: i64 = 10;
+pub const MAX_OLD_SECRETS: usize = 10;
 
 /// How many left-over secrets or headers one round erases.
 const LEFT_OVER: i64 = 10_000;
 
-/// Replaces an endpoint's secret; the old one goes on signing beside it for the grace period.
+/// Replaces an endpoint's secret; the old one goes on signing beside it for the grace period. The present one changes nothing.
 #[derive(Clone, Debug)]
 pub struct RotateSecret {
     /// Which endpoint.
@@ -35,18 +35,28 @@ pub struct RotateSecret {
 }
 
 impl Effect for RotateSecret {
-    type Output = ();
+    type Output = Secret;
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<()> {
+    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Secret> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.address).await?;
         let id = Uuid::from(endpoint_id);
         sqlx::query!("delete from endpoint_secret where endpoint_id = $1 and expires_at <= now()", id).execute(&mut *tx).await?;
-        let old = sqlx::query_scalar!(
-            r#"select count(*) as "count!" from endpoint_secret where endpoint_id = $1 and expires_at is not null"#,
-            id
-        )
-        .fetch_one(&mut *tx)
-        .await?;
+        let wanted = self.secret.unwrap_or_else(random_secret);
+        let live =
+            sqlx::query!("select id, secret, expires_at from endpoint_secret where endpoint_id = $1", id).fetch_all(&mut *tx).await?;
+        let mut copies = Vec::new();
+        for row in &live {
+            // One that cannot be opened is replaced like any other that is not the new one.
+            if open_secret(db, row.id, &row.secret).is_ok_and(|secret| secret == wanted) {
+                if row.expires_at.is_none() {
+                    return Ok(wanted);
+                }
+                copies.push(row.id);
+            }
+        }
+        // One that still signs becomes the current one: it must not stay beside itself.
+        sqlx::query!("delete from endpoint_secret where id = any ($1)", &copies).execute(&mut *tx).await?;
+        let old = live.iter().filter(|row| row.expires_at.is_some()).count() - copies.len();
         if old >= MAX_OLD_SECRETS && !self.grace.is_zero() {
             return Err(Error::LimitReached(
                 "this endpoint has too many superseded secrets that still sign: wait for one to expire, or rotate without a grace period",
@@ -64,8 +74,9 @@ impl Effect for RotateSecret {
             .execute(&mut *tx)
             .await?;
         }
-        write_secret(db, &mut *tx, endpoint_id, self.secret).await?;
-        applications::bump(tx, application_id).await
+        write_secret(db, &mut *tx, endpoint_id, &wanted).await?;
+        applications::bump(tx, application_id).await?;
+        Ok(wanted)
     }
 }
 
@@ -76,8 +87,8 @@ pub struct SetHeaders {
     pub address: Address,
     /// Name to new value; `None` removes the header. Checked.
     pub headers: Vec<(String, Option<String>)>,
-    /// Drop all that are not named (PUT).
-    pub replace: bool,
+    /// Drop all that are not named (PUT), but for these, whose values nobody is shown.
+    pub replace_but: Option<Vec<String>>,
 }
 
 impl Effect for SetHeaders {
@@ -85,12 +96,26 @@ impl Effect for SetHeaders {
 
     async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<()> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.address).await?;
-        let mut headers = if self.replace { Headers::new() } else { read_headers(db, &mut *tx, endpoint_id).await? };
+        // Headers that are replaced as a whole are not even opened: perhaps they cannot be.
+        let replaces_all = self.replace_but.as_ref().is_some_and(Vec::is_empty);
+        let mut headers = if replaces_all { Headers::new() } else { read_headers(db, &mut *tx, endpoint_id).await? };
+        let before = headers.len();
+        if let Some(kept) = &self.replace_but {
+            if let Some(lost) = kept.iter().find(|kept| !headers.keys().any(|name| name.eq_ignore_ascii_case(kept))) {
+                let why = format!("names `{lost}`, which this endpoint does not have: give its value in `headers`");
+                return Err(Error::Invalid { field: "sensitive", why });
+            }
+            headers.retain(|name, _| kept.iter().any(|kept| kept.eq_ignore_ascii_case(name)));
+        }
         for (name, value) in self.headers {
             headers.retain(|known, _| !known.eq_ignore_ascii_case(&name));
             if let Some(value) = value {
                 headers.insert(name, value);
             }
+        }
+        // Where an older release let too many add up, they may still be changed and become fewer.
+        if headers.len() > before {
+            check_header_count(headers.len()).map_err(|error| Error::Invalid { field: "headers", why: error.to_string() })?;
         }
         write_headers(db, &mut *tx, endpoint_id, &headers).await?;
         applications::bump(tx, application_id).await
@@ -113,12 +138,13 @@ pub async fn headers(db: &Db, address: &Address) -> Result<Headers> {
     read_headers(db, &mut *db.pool().acquire().await?, id).await
 }
 
-pub(super) async fn write_secret(db: &Db, tx: &mut PgConnection, endpoint_id: EndpointId, secret: Option<Secret>) -> Result<()> {
-    let secret = secret.unwrap_or_else(|| {
-        let mut bytes = vec![0; SECRET_BYTES];
-        rand::rng().fill_bytes(&mut bytes);
-        Secret::symmetric(bytes)
-    });
+pub(super) fn random_secret() -> Secret {
+    let mut bytes = vec![0; SECRET_BYTES];
+    rand::rng().fill_bytes(&mut bytes);
+    Secret::symmetric(bytes)
+}
+
+pub(super) async fn write_secret(db: &Db, tx: &mut PgConnection, endpoint_id: EndpointId, secret: &Secret) -> Result<()> {
     let id = db.new_id();
     let sealed = db.inner.sealer.seal(id, secret.expose().as_bytes());
     sqlx::query!("insert into endpoint_secret (id, endpoint_id, secret) values ($1, $2, $3)", id, Uuid::from(endpoint_id), sealed)

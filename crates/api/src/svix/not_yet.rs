@@ -1,0 +1,130 @@
+//! The operations of the dialect that we do not have: they are told from paths that nobody knows.
+
+use axum::http::Method;
+
+/// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
+const OPERATIONS: [(&str, &str); 63] = [
+    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
+    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/msg", "GET"),
+    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/recover", "POST"),
+    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/replay-missing", "POST"),
+    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/send-example", "POST"),
+    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/stats", "GET"),
+    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/transformation", "GET PATCH"),
+    ("/api/v1/app/{app_id}/integration", "GET POST"),
+    ("/api/v1/app/{app_id}/integration/{integ_id}", "GET PUT DELETE"),
+    ("/api/v1/app/{app_id}/integration/{integ_id}/key/rotate", "POST"),
+    ("/api/v1/app/{app_id}/msg/bulk-expunge", "POST"),
+    ("/api/v1/app/{app_id}/msg/expunge-all-contents", "POST"),
+    ("/api/v1/app/{app_id}/msg/precheck/active", "POST"),
+    ("/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content", "DELETE"),
+    ("/api/v1/app/{app_id}/msg/{msg_id}/content", "DELETE"),
+    ("/api/v1/app/{app_id}/msg/{msg_id}/endpoint", "GET"),
+    ("/api/v1/app/{app_id}/poller/{sink_id}", "GET"),
+    ("/api/v1/app/{app_id}/poller/{sink_id}/consumer/{consumer_id}", "GET"),
+    ("/api/v1/app/{app_id}/poller/{sink_id}/consumer/{consumer_id}/seek", "POST"),
+    ("/api/v1/auth/app-portal-access/{app_id}", "POST"),
+    ("/api/v1/auth/app/{app_id}/expire-all", "POST"),
+    ("/api/v1/auth/logout", "POST"),
+    ("/api/v1/auth/stream-logout", "POST"),
+    ("/api/v1/auth/stream-portal-access/{stream_id}", "POST"),
+    ("/api/v1/auth/stream/{stream_id}/expire-all", "POST"),
+    ("/api/v1/auth/stream/{stream_id}/sink/{sink_id}/poller/token", "GET"),
+    ("/api/v1/auth/stream/{stream_id}/sink/{sink_id}/poller/token/rotate", "POST"),
+    ("/api/v1/background-task", "GET"),
+    ("/api/v1/background-task/{task_id}", "GET"),
+    ("/api/v1/connector", "GET POST"),
+    ("/api/v1/connector/{connector_id}", "GET PUT PATCH DELETE"),
+    ("/api/v1/environment/export", "POST"),
+    ("/api/v1/environment/import", "POST"),
+    ("/api/v1/event-type/import/openapi", "POST"),
+    ("/api/v1/operational-webhook/endpoint", "GET POST"),
+    ("/api/v1/operational-webhook/endpoint/{endpoint_id}", "GET PUT DELETE"),
+    ("/api/v1/operational-webhook/endpoint/{endpoint_id}/headers", "GET PUT"),
+    ("/api/v1/operational-webhook/endpoint/{endpoint_id}/secret", "GET"),
+    ("/api/v1/operational-webhook/endpoint/{endpoint_id}/secret/rotate", "POST"),
+    ("/api/v1/stats/usage/app", "POST"),
+    ("/api/v1/stats/usage/event-types", "PUT"),
+    ("/api/v1/stream", "GET POST"),
+    ("/api/v1/stream/event-type", "GET POST"),
+    ("/api/v1/stream/event-type/{name}", "GET PUT PATCH DELETE"),
+    ("/api/v1/stream/{stream_id}", "GET PUT PATCH DELETE"),
+    ("/api/v1/stream/{stream_id}/events", "POST"),
+    ("/api/v1/stream/{stream_id}/sink", "GET POST"),
+    ("/api/v1/stream/{stream_id}/sink/{sink_id}", "GET PUT PATCH DELETE"),
+    ("/api/v1/stream/{stream_id}/sink/{sink_id}/events", "GET"),
+    ("/api/v1/stream/{stream_id}/sink/{sink_id}/headers", "GET PATCH"),
+    ("/api/v1/stream/{stream_id}/sink/{sink_id}/secret", "GET"),
+    ("/api/v1/stream/{stream_id}/sink/{sink_id}/secret/rotate", "POST"),
+    ("/api/v1/stream/{stream_id}/sink/{sink_id}/transformation", "GET PATCH"),
+    ("/ingest/api/v1/source", "GET POST"),
+    ("/ingest/api/v1/source/{source_id}", "GET PUT DELETE"),
+    ("/ingest/api/v1/source/{source_id}/dashboard", "POST"),
+    ("/ingest/api/v1/source/{source_id}/endpoint", "GET POST"),
+    ("/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}", "GET PUT DELETE"),
+    ("/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/headers", "GET PUT"),
+    ("/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/secret", "GET"),
+    ("/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/secret/rotate", "POST"),
+    ("/ingest/api/v1/source/{source_id}/endpoint/{endpoint_id}/transformation", "GET PATCH"),
+    ("/ingest/api/v1/source/{source_id}/token/rotate", "POST"),
+];
+
+/// The operation that this is a request for, as the contract writes it, if it is one that we do not have.
+pub(crate) fn operation(method: &Method, path: &str) -> Option<String> {
+    let is_it = |(template, methods): &&(&str, &str)| methods.split(' ').any(|one| one == method.as_str()) && fits(template, path);
+    OPERATIONS.iter().find(is_it).map(|(template, _)| format!("{method} {template}"))
+}
+
+fn fits(template: &str, path: &str) -> bool {
+    let (mut wanted, mut found) = (template.split('/'), path.split('/'));
+    loop {
+        match (wanted.next(), found.next()) {
+            (None, None) => return true,
+            (Some(segment), Some(text)) if segment == text || (segment.starts_with('{') && !text.is_empty()) => {}
+            _ => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Method and path without the names of its parameters.
+    fn shape(method: &str, path: &str) -> String {
+        let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+        format!("{method} {}", segments.collect::<Vec<_>>().join("/"))
+    }
+
+    #[test]
+    fn the_list_is_the_contract_without_what_we_have() {
+        let contract = include_str!("../../../../tests/scenarios/svix/operations.txt").lines().filter(|line| !line.starts_with('#'));
+        let contract = contract.flat_map(|line| {
+            let (path, methods) = line.split_once(' ').expect("a path and methods");
+            methods.split(' ').map(|method| shape(method, path)).collect::<Vec<_>>()
+        });
+        let ours = crate::operations(|routes| routes).into_openapi().paths.paths;
+        let ours = ours.iter().flat_map(|(path, item)| {
+            let methods = [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)];
+            methods.into_iter().filter(|(_, operation)| operation.is_some()).map(|(method, _)| shape(method, path)).collect::<Vec<_>>()
+        });
+        let ours: BTreeSet<_> = ours.collect();
+        let missing: BTreeSet<_> = contract.filter(|operation| !ours.contains(operation)).collect();
+        let listed: BTreeSet<_> =
+            OPERATIONS.iter().flat_map(|(path, methods)| methods.split(' ').map(|method| shape(method, path))).collect();
+        assert_eq!(listed, missing);
+    }
+
+    #[test]
+    fn an_operation_is_known_by_method_and_path() {
+        let known = |method: Method, path: &str| operation(&method, path);
+        let portal = "/api/v1/auth/app-portal-access/acme";
+        assert_eq!(known(Method::POST, portal).as_deref(), Some("POST /api/v1/auth/app-portal-access/{app_id}"));
+        assert_eq!(known(Method::GET, "/api/v1/stream/event-type").as_deref(), Some("GET /api/v1/stream/event-type"));
+        for (method, path) in [(Method::GET, portal), (Method::POST, "/api/v1/auth/app-portal-access/"), (Method::GET, "/nowhere")] {
+            assert_eq!(known(method.clone(), path), None, "{method} {path}");
+        }
+    }
+}
