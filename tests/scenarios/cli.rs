@@ -34,6 +34,7 @@ async fn help_explains_every_variable_and_command() {
         "EGRESS_ALLOW",
         "EGRESS_CA",
         "EGRESS_PROXY",
+        "ENDPOINT_HTTPS_ONLY",
         "RETRY_SCHEDULE",
         "REQUEST_TIMEOUT",
         "IDEMPOTENCY_POLICY",

@@ -206,6 +206,7 @@ async fn what_cannot_be_configured_is_refused_by_name() {
         ("POSTHASTE_EGRESS_CA", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
         ("POSTHASTE_EGRESS_PROXY", "https://proxy.example.com"),
         ("POSTHASTE_EGRESS_PROXY", "proxy.example.com:3128"),
+        ("POSTHASTE_ENDPOINT_HTTPS_ONLY", "perhaps"),
         ("POSTHASTE_MAX_PAYLOAD", "lots"),
         ("POSTHASTE_SIGNATURE_HEADERS", "none"),
         ("POSTHASTE_PUBLIC_URL", "ftp://example.com"),

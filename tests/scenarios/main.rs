@@ -1,5 +1,7 @@
 //! Everything that a user can observe, scenario by scenario.
 
+/// What waits and why, and whether anybody works.
+mod backlog;
 /// What is refused, and how: hostile requests get a 4xx that names the field and change nothing.
 mod bad_input;
 /// The benchmark that is shipped measures what it says.

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use support::{App, Customer};
+use support::{App, Customer, Options, Roles, eventually, scrape::Scrape};
 
 /// How many rows are due for one endpoint, and how many sleep, on 10,000 endpoints, when the queue is large.
 const LARGE: usize = 500_000;
 /// How many new messages and how many results one batch has.
 const BATCH: usize = 32;
 /// The functions of the hot path without their versions, and the most pages that a call may touch.
-const STATEMENTS: [(&str, i64); 3] = [("step", 3_000), ("promote", 25_000), ("claim", 5_000)];
+const STATEMENTS: [(&str, i64); 4] = [("step", 3_000), ("promote", 25_000), ("claim", 5_000), ("cancel", 25_000)];
 /// The token under which the results of the batch were sent.
 const LEASE: &str = "11111111-1111-4111-8111-111111111111";
 
@@ -35,6 +35,8 @@ struct Ids {
     tenant: String,
     application: String,
     endpoint: String,
+    /// An endpoint that is disabled.
+    disabled: String,
 }
 
 async fn text(connection: &mut PgConnection, sql: String) -> String {
@@ -48,7 +50,7 @@ async fn run(connection: &mut PgConnection, sql: &str) {
 
 /// What each parameter is given, as SQL.
 fn arguments(ids: &Ids) -> BTreeMap<&'static str, String> {
-    let Ids { tenant, application, endpoint } = ids;
+    let Ids { tenant, application, endpoint, .. } = ids;
     let each = |sql: &str| format!("array(select {sql} from generate_series(1, {BATCH}) i)");
     let leased = |column: &str| format!("array(select {column} from queue where lease = '{LEASE}' order by message_id limit {BATCH})");
     let one = |id: &str| format!("array['{id}'::uuid]");
@@ -133,9 +135,13 @@ async fn call(connection: &mut PgConnection, function: &str, ids: &Ids) -> Strin
     let mut spelt = Vec::new();
     for parameter in text(connection, parameters).await.split(',') {
         let (parameter, kind) = parameter.split_once(' ').expect("a name and a type");
-        // Of the claim this is the list of tenants with sends under way, of the others whose messages they are.
-        let value =
-            if (function, parameter) == ("claim", "p_tenant") { Some("'{}'") } else { arguments.get(parameter).map(String::as_str) };
+        let off = format!("array['{}'::uuid]", ids.disabled);
+        let value = match (function, parameter) {
+            // Of the claim this is the list of tenants with sends under way, of the others whose messages they are.
+            ("claim", "p_tenant") => Some("'{}'"),
+            ("cancel", "p_endpoint") => Some(off.as_str()),
+            _ => arguments.get(parameter).map(String::as_str),
+        };
         let value = value.unwrap_or_else(|| panic!("{name} has a parameter `{parameter}` that this test does not know"));
         let literal = text(connection, format!("select quote_nullable((({value})::{kind})::text)")).await;
         spelt.push(format!("{parameter} => {literal}::{kind}"));
@@ -170,14 +176,16 @@ async fn assert_cheap(connection: &mut PgConnection, ids: &Ids, when: &str) {
     }
 }
 
-/// Rows due for one endpoint, a few for another, as many asleep, of which some have fallen due, as many keys of each kind, and as
+/// Rows due for one endpoint, a tenth as many for one that is disabled, a few for another, as many asleep, of which some have fallen due, as many keys of each kind, and as
 /// many attempts; and a twentieth as many messages, applications and endpoints.
 fn fill(ids: &Ids, rows: usize) -> String {
-    let Ids { tenant, application, endpoint } = ids;
+    let Ids { tenant, application, endpoint, disabled } = ids;
     let id = |n: &str| format!("lpad(to_hex({n}), 32, '0')::uuid");
     format!(
         "insert into queue (message_id, endpoint_id, tenant_id, application_id, due_at)
            select {}, '{endpoint}', '{tenant}', '{application}', now() - interval '1 hour' from generate_series(1, {rows}) i;
+         insert into queue (message_id, endpoint_id, tenant_id, application_id, due_at, attempts, last_attempt_id)
+           select gen_random_uuid(), '{disabled}', '{tenant}', '{application}', now() - interval '1 hour', 1, uuid_v7() from generate_series(1, {rows} / 10);
          insert into queue_later (message_id, endpoint_id, tenant_id, application_id, due_at)
            select {}, {}, '{tenant}', '{application}', now() + (i - 2000) * interval '1 s' from generate_series(1, {rows}) i;
          insert into queue (message_id, endpoint_id, tenant_id, application_id, due_at)
@@ -204,7 +212,7 @@ fn fill(ids: &Ids, rows: usize) -> String {
 
 /// Rows under a lease that ends at `due_at`; each has failed once.
 fn in_flight(ids: &Ids, lease: &str, due_at: &str) -> String {
-    let Ids { tenant, application, endpoint } = ids;
+    let Ids { tenant, application, endpoint, .. } = ids;
     format!(
         "insert into queue (message_id, endpoint_id, tenant_id, application_id, lease, attempts, due_at, last_attempt_id)
            select gen_random_uuid(), '{endpoint}', '{tenant}', '{application}', '{lease}', 1, {due_at}, uuid_v7() from generate_series(1, {BATCH}) i"
@@ -216,11 +224,18 @@ async fn no_statement_of_the_hot_path_gets_dearer_with_what_is_stored() {
     let app = App::start().await;
     let customer: Customer = app.customer().await;
     customer.endpoint("http://127.0.0.1:9/").await;
+    customer.endpoint_with(&serde_json::json!({ "url": "http://127.0.0.1:9/", "disabled": true })).await;
+    let observer = app.node_with(&Options { roles: Roles::Api, ..Options::default() }).await;
     // What the server claims of these rows would be sent.
     app.node.stop().await;
     let mut old = PgConnection::connect(&app.database.url).await.expect("a session");
     let id = async |table: &str| app.database.texts(&format!("select id::text from {table}")).await.remove(0);
-    let ids = Ids { tenant: id("tenant").await, application: id("application").await, endpoint: id("endpoint").await };
+    let ids = Ids {
+        tenant: id("tenant").await,
+        application: id("application").await,
+        endpoint: id("endpoint where not is_disabled").await,
+        disabled: id("endpoint where is_disabled").await,
+    };
     let without_statistics = "alter table queue set (autovacuum_enabled = off); alter table queue_later set (autovacuum_enabled = off)";
     run(&mut old, without_statistics).await;
     run(&mut old, &in_flight(&ids, LEASE, "now() + interval '1 hour'")).await;
@@ -244,6 +259,9 @@ async fn no_statement_of_the_hot_path_gets_dearer_with_what_is_stored() {
     }
     run(&mut old, "analyze queue; analyze queue_later").await;
     assert_cheap(&mut old, &ids, "a queue of a million rows, with statistics").await;
+    // A look that takes longer than a second is given up, and shows nothing.
+    let look = async || Scrape::of(&observer.client).await.get("queue_due_rows");
+    assert!(eventually("the gauges are shown", look).await >= 10_001.0);
 }
 
 /// The most pages that a page of the messages with one key may touch: some rows, and a look at the index of each week.
@@ -267,7 +285,7 @@ async fn a_page_of_the_messages_with_one_key_costs_a_page() {
     let app = App::start().await;
     let customer: Customer = app.customer().await;
     let id = async |table: &str| app.database.texts(&format!("select id::text from {table}")).await.remove(0);
-    let ids = Ids { tenant: id("tenant").await, application: id("application").await, endpoint: String::new() };
+    let ids = Ids { tenant: id("tenant").await, application: id("application").await, endpoint: String::new(), disabled: String::new() };
     let without_statistics = "do $$ declare week regclass; begin
         for week in select inhrelid from pg_inherits where inhparent = 'message'::regclass loop
           execute format('alter table %s set (autovacuum_enabled = off)', week);

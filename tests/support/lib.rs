@@ -83,6 +83,8 @@ pub struct Options {
     pub egress_allow: Vec<&'static str>,
     /// The proxy through which receivers are called.
     pub egress_proxy: Option<worker::Proxy>,
+    /// Whether endpoints must have https URLs.
+    pub is_https_only: bool,
     /// How idempotency keys are treated.
     pub policy: Policy,
     /// Larger bodies are refused.
@@ -102,6 +104,7 @@ impl Default for Options {
             request_timeout: Duration::from_secs(15),
             egress_allow: vec!["127.0.0.0/8"],
             egress_proxy: None,
+            is_https_only: false,
             policy: Policy::default(),
             max_payload: 1024 * 1024,
             signature_headers: worker::SignatureHeaders::Both,
@@ -141,6 +144,7 @@ impl Node {
             max_payload: options.max_payload,
             public_url: Some(PUBLIC_URL.into()),
             has_playground: false,
+            is_https_only: options.is_https_only,
             worker: worker::Config {
                 egress_allow: options.egress_allow.iter().map(|net| net.parse().expect("a network")).collect(),
                 egress_ca: worker::Authorities::default(),

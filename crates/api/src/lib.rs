@@ -30,6 +30,7 @@ use axum::{
     middleware::from_fn_with_state,
     routing::{any, get},
 };
+use domain::url_policy::UrlPolicy;
 use storage::{Db, committer::Publisher};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 use tokio_util::task::TaskTracker;
@@ -63,6 +64,8 @@ pub struct Config {
     pub public_url: String,
     /// Whether there is a receiver at `/_play/{id}`.
     pub has_playground: bool,
+    /// Which URLs endpoints may be given.
+    pub urls: UrlPolicy,
     /// What the listener takes and shows.
     pub listener: ListenerConfig,
 }
@@ -106,7 +109,7 @@ type Context = Arc<Shared>;
 
 /// Every operation; the OpenAPI document is made from the same list. `guard` is put around those that need a token.
 fn operations(guard: impl Fn(UtoipaMethodRouter<Context>) -> UtoipaMethodRouter<Context>) -> OpenApiRouter<Context> {
-    use svix::{application, attempt, endpoint, endpoint_headers, endpoint_secret, event_type, idempotency, message};
+    use svix::{application, attempt, endpoint, endpoint_headers, endpoint_health, endpoint_secret, event_type, idempotency, message};
 
     OpenApiRouter::with_openapi(openapi::preamble())
         .routes(guard(routes!(application::list, application::create)))
@@ -114,6 +117,7 @@ fn operations(guard: impl Fn(UtoipaMethodRouter<Context>) -> UtoipaMethodRouter<
         .routes(guard(routes!(endpoint::list, endpoint::create)))
         .routes(guard(routes!(endpoint::get, endpoint::update, endpoint::patch, endpoint::delete)))
         .routes(guard(routes!(endpoint_headers::get, endpoint_headers::update, endpoint_headers::patch)))
+        .routes(guard(routes!(endpoint_health::get)))
         .routes(guard(routes!(endpoint_secret::get)))
         .routes(guard(routes!(endpoint_secret::rotate)))
         .routes(guard(routes!(event_type::list, event_type::create)))

@@ -7,8 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use domain::{egress_policy::EgressPolicy, url_policy::UrlPolicy};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use storage::{Db, SchemaState, committer, committer::Committer, hand_off, main_secret};
+use storage::{Db, SchemaState, committer, committer::Committer, hand_off, main_secret, workers};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -62,6 +63,9 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
         None => None,
     };
     db.remember_keys_for(config.database.policy.ttl).await.context(CANNOT_USE)?;
+    if roles != Roles::Worker {
+        workers::watch(&db);
+    }
     let request_timeout = config.worker.request_timeout;
     let lease = worker::lease(request_timeout);
     let (committer, worker) = if roles == Roles::Api {
@@ -88,6 +92,7 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
             public_url: public_url.clone(),
             has_playground: config.has_playground,
             listener: takes,
+            urls: UrlPolicy::new(config.is_https_only, EgressPolicy::new(config.worker.egress_allow.clone())),
         };
         api::start(config, db, committer.publisher.clone(), listener)
     };

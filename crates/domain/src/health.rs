@@ -21,3 +21,43 @@ pub const FORGETS_AFTER: Duration = Duration::from_hours(2 * 24);
 /// How much of its allowance a throttled endpoint may catch up on, so that no pause between two claims makes it slower
 /// than its rate.
 pub const THROTTLE_SLACK: Duration = Duration::from_millis(250);
+
+/// How an endpoint is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The last send to it succeeded, or nothing was sent.
+    Healthy,
+    /// The last sends to it failed; it is sent to like any other.
+    Failing,
+    /// It failed so often that its deliveries wait, but for a probe now and then.
+    Held,
+    /// A probe succeeded: it is sent to in growing numbers.
+    Recovering,
+    /// It gets nothing.
+    Disabled,
+}
+
+impl State {
+    /// The state of an endpoint with a gate (0 for open, 1 for shut, 2 for half open, as they are stored) and so many failures in a row.
+    pub fn of(is_disabled: bool, gate: i16, failures: i32) -> Self {
+        match (is_disabled, gate, failures) {
+            (true, ..) => Self::Disabled,
+            (_, 1, _) => Self::Held,
+            (_, 2, _) => Self::Recovering,
+            (_, _, 1..) => Self::Failing,
+            _ => Self::Healthy,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gravest_word_wins() {
+        let states =
+            [(true, 1, 20), (false, 1, 20), (false, 2, 0), (false, 0, 3), (false, 0, 0)].map(|(off, gate, n)| State::of(off, gate, n));
+        assert_eq!(states, [State::Disabled, State::Held, State::Recovering, State::Failing, State::Healthy]);
+    }
+}

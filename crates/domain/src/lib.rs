@@ -4,7 +4,8 @@
 //! [`id`] what things are called · [`application`] one customer of a tenant · [`endpoint`] a URL with filters and limits ·
 //! [`event_type`] what can happen · [`message`] what was published · [`filter`] who gets it · [`delivery`] what is owed and
 //! what became of it · [`retry`] when to try again · [`health`] when to hold back · [`signing`] how a receiver
-//! knows that it was us · [`egress_policy`] whom we may call · [`idempotency`] one request, one effect.
+//! knows that it was us · [`egress_policy`] whom we may call · [`url_policy`] which URLs an
+//! endpoint may have · [`idempotency`] one request, one effect.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
@@ -20,3 +21,4 @@ pub mod idempotency;
 pub mod message;
 pub mod retry;
 pub mod signing;
+pub mod url_policy;

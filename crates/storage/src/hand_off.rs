@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use sqlx::types::Uuid;
 use tokio::sync::{Notify, mpsc};
 
-use crate::health::Gates;
+use crate::{health::Gates, switched_off::SwitchedOff};
 
 /// How much longer than its in-flight cap an endpoint's queue in memory may grow: fresh messages wait there instead of
 /// being claimed from the database.
@@ -94,6 +94,7 @@ struct Shared {
     sender: Mutex<Option<mpsc::UnboundedSender<Job>>>,
     places: Mutex<Places>,
     gates: Gates,
+    switched_off: SwitchedOff,
     due: Mutex<Option<Arc<Notify>>>,
 }
 
@@ -175,13 +176,28 @@ impl Job {
     pub fn is_probe(&self) -> bool {
         self.slot.as_ref().is_some_and(|slot| slot.way == Way::Probe)
     }
+
+    /// Its endpoint was found to be disabled or deleted: the claimer ends what else is due to it, and claims none of that.
+    pub fn is_to_nobody(&self) {
+        if let Some(slot) = &self.slot
+            && slot.shared.switched_off.note(self.endpoint_id)
+        {
+            slot.shared.wake();
+        }
+    }
 }
 
 /// Makes both ends.
 pub fn channel(limits: Limits) -> (HandOff, Jobs) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let shared =
-        Shared { limits, sender: Mutex::new(Some(sender)), places: Mutex::default(), gates: Gates::default(), due: Mutex::default() };
+    let shared = Shared {
+        limits,
+        sender: Mutex::new(Some(sender)),
+        places: Mutex::default(),
+        gates: Gates::default(),
+        switched_off: SwitchedOff::default(),
+        due: Mutex::default(),
+    };
     (HandOff { shared: Arc::new(shared) }, Jobs { receiver })
 }
 
@@ -266,6 +282,11 @@ impl HandOff {
     /// Which endpoints this process does not send to.
     pub(crate) fn gates(&self) -> &Gates {
         &self.shared.gates
+    }
+
+    /// Which endpoints this process found to be off.
+    pub(crate) fn switched_off(&self) -> &SwitchedOff {
+        &self.shared.switched_off
     }
 
     /// Passes a job on; gives it back if the hand-off is closed.

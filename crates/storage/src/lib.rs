@@ -2,7 +2,7 @@
 //!
 //! Reading order:
 //! [`committer`] the one writer of the hot path: new messages in, results back · [`hand_off`] jobs that need no claim ·
-//! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · [`idempotency`] every other write, at most
+//! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · `switched_off` who gets nothing more · [`workers`] who claims · [`idempotency`] every other write, at most
 //! once · [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
 //! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
 //! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `connect` the first contact · `schema` what is
@@ -37,9 +37,11 @@ pub mod reseal;
 mod schema;
 pub mod sealed;
 mod session;
+mod switched_off;
 pub mod tenants;
 mod trim;
 pub mod wakeups;
+pub mod workers;
 
 pub use db::{Config, Db};
 pub use error::{Conflict, Error, Result};

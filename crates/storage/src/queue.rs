@@ -20,6 +20,8 @@ use crate::{
     idempotency::Effect,
     messages,
     session::Session,
+    switched_off,
+    workers::Beat,
 };
 
 /// How many sleeping rows one statement moves.
@@ -39,6 +41,7 @@ pub struct Claimer {
     hand_off: HandOff,
     lease: Duration,
     session: Option<Session>,
+    beat: Beat,
     /// Where the next claim begins, so that no endpoint is always last.
     from: Uuid,
     /// Throttled endpoints of which more is due than they had tokens for.
@@ -80,7 +83,7 @@ impl Claimer {
     /// A claimer with a connection of its own, opened when it is first needed. `lease` must outlast a send.
     pub fn connect(db: &Db, hand_off: HandOff, lease: Duration) -> Self {
         hand_off.wakes(std::sync::Arc::clone(&db.inner.due));
-        Self { db: db.clone(), hand_off, lease, session: None, from: Uuid::nil(), throttled: Vec::new() }
+        Self { db: db.clone(), hand_off, lease, session: None, beat: Beat::new(), from: Uuid::nil(), throttled: Vec::new() }
     }
 
     /// Moves what has fallen due, leases a fair share of it and hands it over; a row whose lease has run out gets an
@@ -111,8 +114,16 @@ impl Claimer {
 
     async fn promote_and_claim(&mut self, connection: &mut PgConnection) -> Result<Progress> {
         let promoted = sqlx::query_scalar!(r#"select promote_v1($1) as "count!""#, PROMOTE).fetch_one(&mut *connection).await?;
+        let is_more_off = switched_off::cancel(&self.db, &self.hand_off, connection).await?;
         let progress = self.claim(connection, Look::Everywhere).await?;
-        Ok(Progress { is_more_due: progress.is_more_due || promoted >= PROMOTE, ..progress })
+        self.beat.keep(connection).await?;
+        Ok(Progress { is_more_due: progress.is_more_due || is_more_off || promoted >= PROMOTE, ..progress })
+    }
+
+    /// Says that this process claims no more.
+    pub async fn stop(mut self) -> Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        self.beat.end(session.ready().await?).await
     }
 
     async fn claim(&mut self, connection: &mut PgConnection, look: Look) -> Result<Progress> {
@@ -142,7 +153,8 @@ impl Claimer {
     async fn lease(&self, connection: &mut PgConnection, room: &Room, look: Look) -> Result<(Vec<Job>, Leftovers)> {
         let (busy, taken): (Vec<Uuid>, Vec<i32>) = room.taken.iter().map(|(id, taken)| (Uuid::from(*id), as_i32(*taken))).unzip();
         let (tenants, of_tenants): (Vec<Uuid>, Vec<i32>) = room.tenants.iter().map(|(id, taken)| (Uuid::from(*id), as_i32(*taken))).unzip();
-        let held: Vec<_> = self.hand_off.gates().suspected().into_iter().map(Uuid::from).collect();
+        let held = self.hand_off.gates().suspected().into_iter().chain(self.hand_off.switched_off().all());
+        let held: Vec<_> = held.map(Uuid::from).collect();
         let (lease, lease_ends) = (Uuid::from_u128(rand::random()), Instant::now() + self.lease);
         let rows = sqlx::query_as!(
             Claimed,

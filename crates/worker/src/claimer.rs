@@ -50,6 +50,9 @@ pub(crate) async fn run(db: Db, hand_off: HandOff, lease: Duration, is_stopping:
         };
         rest_but_for_throttles(resting, rest.tokens_in, &mut claimer, &is_stopping).await;
     }
+    if let Err(error) = claimer.stop().await {
+        tracing::debug!(?error, "could not say that this process claims no more: others will find out");
+    }
 }
 
 /// Rests until the rest or the worker ends; meanwhile throttled endpoints get their tokens on time, by claims that look at

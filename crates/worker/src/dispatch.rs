@@ -97,10 +97,12 @@ impl Dispatcher {
         }
         let Some(subscribers) = self.look_up(held.job()).await else { return held.release() };
         let Some(target) = subscribers.target(held.job().endpoint_id) else {
+            held.job().is_to_nobody();
             return held.end(Outcome::Canceled, "canceled: the endpoint has been deleted");
         };
         let mut held = held.to(target);
         if target.endpoint.is_disabled {
+            held.job().is_to_nobody();
             return held.end(Outcome::Canceled, "canceled: the endpoint is disabled");
         }
         let Some(payload) = held.job().payload.clone() else {
@@ -242,18 +244,18 @@ fn no_response(why: impl Into<Bytes>, duration: Duration) -> Exchange {
     }
 }
 
-/// A job in our hands. If it is dropped before it is finished or released (a panic, a time-out of the whole delivery), it is
-/// recorded as failed, so that nobody has to wait for its lease to run out.
+/// A job in our hands. If it is dropped before it is finished or released (a panic, a time-out of the whole delivery), nothing is
+/// recorded: that is no failure of the receiver's. When its lease runs out, the claim treats it as it treats the job of a worker that
+/// died: an attempt of outcome "unknown", another try, and the end after three in a row. So it is neither lost nor tried over and over.
 struct Held<'a> {
     dispatcher: &'a Dispatcher,
     job: Option<Job>,
     url: String,
-    begun: Instant,
 }
 
 impl<'a> Held<'a> {
     fn new(dispatcher: &'a Dispatcher, job: Job) -> Self {
-        Self { dispatcher, job: Some(job), url: String::new(), begun: Instant::now() }
+        Self { dispatcher, job: Some(job), url: String::new() }
     }
 
     fn to(mut self, target: &Target) -> Self {
@@ -305,8 +307,11 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         let Some(job) = &self.job else { return };
-        tracing::error!(tenant_id = %job.tenant_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, "the worker failed");
-        self.decide(no_response(Bytes::from_static(b"the worker failed"), self.begun.elapsed()));
+        let why = if std::thread::panicking() { "a panic" } else { "it took too long" };
+        tracing::error!(
+            tenant_id = %job.tenant_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, why,
+            "a delivery broke off by our own fault: it is tried again when its lease has run out"
+        );
     }
 }
 

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use serde_json::json;
-use support::{App, Options, Receiver, Reply};
+use support::{App, Customer, Node, Options, Receiver, Reply, Roles};
 
 fn closed() -> Options {
     Options { egress_allow: Vec::new(), schedule: Vec::new(), request_timeout: Duration::from_secs(5), ..Options::default() }
+}
+
+/// A node whose operator allows everything, so that endpoints may be written that others never call.
+pub(super) async fn carefree(app: &App) -> Node {
+    app.node_with(&Options { egress_allow: vec!["0.0.0.0/0", "::/0"], roles: Roles::Api, ..Options::default() }).await
 }
 
 #[tokio::test]
@@ -48,9 +53,11 @@ async fn with_nothing_allowed_no_notation_of_a_private_address_is_called() {
         "100.64.0.1",
         "224.0.0.1",
     ];
-    let customer = app.customer().await;
+    let (customer, carefree) = (app.customer().await, carefree(&app).await);
     for host in hosts {
-        customer.endpoint(&format!("http://{host}:{port}/")).await;
+        let url = format!("http://{host}:{port}/");
+        let endpoint = customer.through(&carefree.client).endpoint(&url).await;
+        assert_eq!(customer.show(&endpoint).await["url"], url.as_str(), "what was written before stays readable");
     }
     let message = customer.publish(&json!({ "n": 1 })).await;
     for attempt in customer.attempts(&message, hosts.len()).await {
@@ -71,8 +78,10 @@ async fn a_network_is_opened_by_the_operator_alone_and_no_further_than_it_reache
     let customer = app.customer().await;
     customer.endpoint(&v4.url("/here")).await;
     customer.endpoint(&v4.url("/away")).await;
-    customer.endpoint(&format!("http://[::1]:{port}/")).await;
-    customer.endpoint("http://169.254.169.254/latest/meta-data/").await;
+    let carefree = carefree(&app).await;
+    let written_before: Customer = customer.through(&carefree.client);
+    written_before.endpoint(&format!("http://[::1]:{port}/")).await;
+    written_before.endpoint("http://169.254.169.254/latest/meta-data/").await;
     let message = customer.publish(&json!({ "n": 1 })).await;
     let attempts = customer.attempts(&message, 4).await;
     let blocked = attempts.iter().filter(|attempt| attempt.response().starts_with("blocked:")).count();
@@ -96,8 +105,8 @@ async fn a_proxy_variable_does_not_lead_around_the_guard() {
     ];
     let program = env!("CARGO_BIN_EXE_posthaste-under-test");
     let server = support::processes::ServerProcess::start(program, "serve", &database.url, &tenant, &more).await;
-    let customer = support::Customer::create(&server.client).await;
-    customer.endpoint(&receiver.url("/")).await;
+    let customer = Customer::create(&server.client).await;
+    customer.endpoint(&format!("http://localhost:{}/", receiver.address.port())).await;
     let message = customer.publish(&json!({ "n": 1 })).await;
     assert!(customer.attempts(&message, 1).await[0].response().starts_with("blocked:"));
     assert_eq!((proxy.connections(), receiver.connections()), (0, 0));

@@ -8,6 +8,7 @@ mod fair_share;
 mod fan_out;
 mod incomplete;
 mod liberal;
+mod our_fault;
 mod redelivery_until;
 mod redirect;
 mod resend;

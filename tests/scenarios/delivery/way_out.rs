@@ -10,6 +10,8 @@ use support::{
     tls::Authority,
 };
 
+use super::egress::carefree;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_posthaste-under-test");
 const PASSWORD: &str = "p@ss:word/of-the-proxy";
 /// [`PASSWORD`], as a URL and as a header have it.
@@ -87,12 +89,13 @@ async fn a_proxy_does_not_open_the_guard() {
             "168.63.129.16",
             "[fd00:ec2::254]",
         ];
-        let customer = app.customer().await;
+        let (customer, carefree) = (app.customer().await, carefree(&app).await);
+        let written_before = customer.through(&carefree.client);
         for host in hosts {
-            customer.endpoint(&format!("http://{host}:{port}/")).await;
+            written_before.endpoint(&format!("http://{host}:{port}/")).await;
         }
         // Not even the proxy itself is called as a receiver.
-        customer.endpoint(&format!("http://{}/", proxy.address)).await;
+        written_before.endpoint(&format!("http://{}/", proxy.address)).await;
         let message = customer.publish(&json!({ "n": 1 })).await;
         for attempt in customer.attempts(&message, hosts.len() + 1).await {
             assert_eq!((attempt.code(), attempt.status()), (0, "fail"), "{kind:?}: {attempt:?}");

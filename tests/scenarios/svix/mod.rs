@@ -3,6 +3,8 @@
 mod application;
 mod attempt;
 mod endpoint;
+mod endpoint_health;
+mod endpoint_url;
 mod event_type;
 mod headers;
 mod message;

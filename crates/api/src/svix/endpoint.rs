@@ -22,7 +22,10 @@ use super::{
     header_fields::CustomHeaders,
     list as render_list, nothing, ok,
 };
-use crate::{error::ApiResult, extract::Call};
+use crate::{
+    error::{ApiError, ApiResult},
+    extract::Call,
+};
 
 /// What an endpoint's version is when nobody says.
 const DEFAULT_VERSION: u16 = 1;
@@ -245,8 +248,14 @@ pub(crate) async fn create(call: Call) -> ApiResult {
     call.write(effect, move |endpoint| rendered(&public_url, endpoint, Made::Created)).await
 }
 
+/// Refuses a URL to which nothing would ever be sent.
+fn callable(call: &Call, change: Change) -> ApiResult<Change> {
+    let checked = change.url.as_ref().map_or(Ok(()), |url| call.context.config.urls.check(url));
+    checked.map(|()| change).map_err(|refused| ApiError::invalid(&["body", "url"], refused.to_string()))
+}
+
 fn read_create(call: &Call) -> ApiResult<Create> {
-    let change = call.json::<EndpointUpdate>()?.into_change()?;
+    let change = callable(call, call.json::<EndpointUpdate>()?.into_change()?)?;
     let EndpointBeginnings { secret, headers } = call.json()?;
     let headers = headers.unwrap_or_default().0;
     Ok(Create { tenant_id: call.tenant_id, application: call.application(), change, secret: secret.map(|secret| secret.0), headers })
@@ -284,6 +293,7 @@ pub(crate) async fn patch(call: Call) -> ApiResult {
 }
 
 async fn write_update(call: &Call, change: ApiResult<Change>, or_create: bool) -> ApiResult {
+    let change = change.and_then(|change| callable(call, change));
     let effect = change.map(|change| Update { address: call.address(), change, or_create });
     let public_url = call.context.config.public_url.clone();
     call.write(effect, move |(endpoint, made)| rendered(&public_url, endpoint, *made)).await

@@ -28,8 +28,15 @@ fn is_used_by(command: &str, setting: &str) -> bool {
     match command {
         "dev" => true,
         "serve" => setting != "data_dir",
-        "api" => !setting.starts_with("egress_") && !matches!(setting, "data_dir" | "retention" | "retry_schedule" | "signature_headers"),
-        "worker" => !matches!(setting, "data_dir" | "idempotency_wait" | "jwt_secret" | "max_payload" | "public_url"),
+        // Which addresses may never be called is asked when an endpoint is written, too.
+        "api" => {
+            setting == "egress_allow"
+                || (!setting.starts_with("egress_")
+                    && !matches!(setting, "data_dir" | "retention" | "retry_schedule" | "signature_headers"))
+        }
+        "worker" => {
+            !matches!(setting, "data_dir" | "endpoint_https_only" | "idempotency_wait" | "jwt_secret" | "max_payload" | "public_url")
+        }
         "migrate" => matches!(setting, "database_url" | "main_secret" | "log" | "log_format"),
         "reseal" => matches!(setting, "database_url" | "main_secret" | "main_secret_previous" | "log" | "log_format"),
         "token" => matches!(setting, "jwt_secret" | "data_dir"),

@@ -72,7 +72,8 @@ pub(crate) struct Settings {
     /// Another main secret that is accepted while the main secret is changed: opens what it sealed, seals nothing
     #[arg(long, env = "POSTHASTE_MAIN_SECRET_PREVIOUS", value_name = "SECRET")]
     pub(crate) main_secret_previous: Option<String>,
-    /// Networks that may be called although they are private, as a comma-separated CIDR list [default: none; `dev`: loopback]
+    /// Networks that may be called although they are private, as a comma-separated CIDR list; `api` wants to know them too, since it
+    /// refuses addresses that could never be called [default: none; `dev`: loopback]
     #[arg(long, env = "POSTHASTE_EGRESS_ALLOW", value_name = "NETWORKS")]
     pub(crate) egress_allow: Option<String>,
     /// A PEM file with the certificates of private authorities, which receivers may have theirs from: trusted beside Mozilla's
@@ -83,6 +84,9 @@ pub(crate) struct Settings {
     /// asked for addresses that were vetted, never for names [default: none; HTTP_PROXY and its like are ignored]
     #[arg(long, env = "POSTHASTE_EGRESS_PROXY", value_name = "URL")]
     pub(crate) egress_proxy: Option<String>,
+    /// Whether endpoints must have https URLs: `true` or `false`. What was written before stays [default: false]
+    #[arg(long, env = "POSTHASTE_ENDPOINT_HTTPS_ONLY", value_name = "BOOLEAN")]
+    pub(crate) endpoint_https_only: Option<String>,
     /// Waits between the attempts of a delivery, comma-separated [default: 5s,5m,30m,2h,5h,10h,10h]
     #[arg(long, env = "POSTHASTE_RETRY_SCHEDULE", value_name = "DURATIONS")]
     pub(crate) retry_schedule: Option<String>,
@@ -150,6 +154,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Whether the receiver at `/_play/{id}` is there.
     pub has_playground: bool,
+    /// Whether endpoints must have https URLs.
+    pub is_https_only: bool,
     /// How webhooks are sent, and what is kept.
     pub worker: worker::Config,
 }
@@ -182,6 +188,7 @@ impl Settings {
             max_payload: self.max_payload()?,
             public_url: self.public_url()?,
             has_playground: false,
+            is_https_only: self.is_https_only()?,
             worker: self.worker()?,
         })
     }
@@ -300,6 +307,11 @@ impl Settings {
             let is_base = matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none() && url.fragment().is_none();
             is_base.then(|| url.as_str().trim_end_matches('/').to_owned())
         })
+    }
+
+    fn is_https_only(&self) -> Result<bool> {
+        let https_only = Variable::new("POSTHASTE_ENDPOINT_HTTPS_ONLY", self.endpoint_https_only.as_deref());
+        Ok(https_only.choice(&[("true", true), ("false", false)])?.unwrap_or(false))
     }
 
     fn worker(&self) -> Result<worker::Config> {

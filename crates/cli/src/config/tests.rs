@@ -30,8 +30,8 @@ fn the_defaults_are_those_of_the_table() {
     assert_eq!(complete().config(Roles::Worker).expect("a configuration").listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.jwt_secrets, ["0123456789abcdef", "second secret of tokens"]);
     assert_eq!((config.max_payload, config.database.policy, config.public_url), (1024 * 1024, Policy::default(), None));
-    assert_eq!(config.worker.egress_allow, []);
     assert_eq!((config.worker.egress_ca, config.worker.egress_proxy), (worker::Authorities::default(), None));
+    assert_eq!((config.worker.egress_allow, config.is_https_only), (vec![], false));
     let waits: Vec<_> = ["5s", "5m", "30m", "2h", "5h", "10h", "10h"].iter().filter_map(|wait| duration(wait)).collect();
     assert_eq!(config.worker.schedule.0, waits);
     assert_eq!((config.worker.request_timeout, config.worker.retention.as_secs()), (Duration::from_secs(15), 90 * 86_400));
@@ -50,6 +50,7 @@ fn every_setting_is_read() {
         main_secret_previous: text(&"y".repeat(32)),
         egress_allow: text("10.0.0.0/8, ::1"),
         egress_proxy: text("socks5://user:hunter2@[fd00::1]"),
+        endpoint_https_only: text("true"),
         retry_schedule: text("250ms, 1m 30s"),
         request_timeout: text("2s"),
         idempotency_policy: text("svix"),
@@ -71,6 +72,7 @@ fn every_setting_is_read() {
     assert_eq!(config.worker.egress_allow.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
     let proxy = format!("{:?}", config.worker.egress_proxy.as_ref().expect("a proxy"));
     assert!(proxy.contains("fd00::1") && proxy.contains("1080") && !proxy.contains("hunter2"), "{proxy}");
+    assert!(config.is_https_only);
     assert_eq!(config.worker.schedule.0, [Duration::from_millis(250), Duration::from_secs(90)]);
     assert_eq!(config.worker.request_timeout, Duration::from_secs(2));
     assert_eq!(config.database.policy, Policy { ttl: Duration::from_hours(2), wait: Duration::ZERO, ..Policy::svix() });
@@ -85,7 +87,7 @@ fn every_setting_is_read() {
 #[test]
 fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
     type Change = fn(&mut Settings);
-    let cases: [(&str, Change); 20] = [
+    let cases: [(&str, Change); 21] = [
         ("POSTHASTE_DATABASE_URL", |s| s.database_url = Some("mysql://user:hunter2@localhost/x".into())),
         ("POSTHASTE_LISTEN", |s| s.listen = Some("localhost".into())),
         ("POSTHASTE_JWT_SECRET", |s| s.jwt_secret = Some("0123456789abcdef,hunter2".into())),
@@ -97,6 +99,7 @@ fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
         ("POSTHASTE_EGRESS_PROXY", |s| s.egress_proxy = Some("https://user:hunter2@proxy.example.com".into())),
         ("POSTHASTE_EGRESS_PROXY", |s| s.egress_proxy = Some("hunter2.example.com:3128".into())),
         ("POSTHASTE_EGRESS_PROXY", |s| s.egress_proxy = Some(format!("http://user:{}@proxy", "hunter2".repeat(40)))),
+        ("POSTHASTE_ENDPOINT_HTTPS_ONLY", |s| s.endpoint_https_only = Some("yes".into())),
         ("POSTHASTE_RETRY_SCHEDULE", |s| s.retry_schedule = Some("5s,,5m".into())),
         ("POSTHASTE_REQUEST_TIMEOUT", |s| s.request_timeout = Some("15".into())),
         ("POSTHASTE_IDEMPOTENCY_POLICY", |s| s.idempotency_policy = Some("Svix".into())),
@@ -143,7 +146,7 @@ fn a_configuration_does_not_show_its_secrets() {
 #[test]
 fn a_variable_that_nobody_reads_is_reported_with_its_neighbour() {
     let known: Vec<_> = names(&crate::Cli::command()).map(|(_, variable)| variable).collect();
-    assert_eq!(known.len(), 23, "the table of settings: {known:?}");
+    assert_eq!(known.len(), 24, "the table of settings: {known:?}");
     let set = ["POSTHASTE_LISTN", "POSTHASTE_LISTEN", "PATH"].map(str::to_owned).into_iter();
     let reports = unknown(&known, set);
     assert_eq!(reports, ["POSTHASTE_LISTN is not a setting and has no effect: did you mean POSTHASTE_LISTEN?"]);

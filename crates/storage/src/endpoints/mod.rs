@@ -2,6 +2,7 @@
 
 mod row;
 mod secrets;
+mod state;
 
 use chrono::{DateTime, Utc};
 use domain::filter::Filter;
@@ -28,6 +29,7 @@ use row::{insert, update};
 use secrets::write_headers;
 pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, erase_left_over, headers, secret};
 pub(crate) use secrets::{SecretRow, application_of, erase, open_headers, open_secret};
+pub use state::{EndpointHealth, Failure, Owed, health};
 
 /// What a look-up that finds nothing says.
 const WHAT: &str = "endpoint";

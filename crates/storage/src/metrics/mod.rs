@@ -7,6 +7,7 @@
 mod backlog;
 mod instruments;
 mod kinds;
+mod owed;
 
 use std::time::Duration;
 
@@ -196,6 +197,11 @@ impl Metrics {
     pub(crate) fn rescued(&self, leased_anew: u64, given_up: u64) {
         self.attempts.add(AttemptClass::Unknown, leased_anew + given_up);
         self.deliveries_finished.add(Ending::Failed, given_up);
+    }
+
+    /// Deliveries of endpoints that are off were ended.
+    pub(crate) fn canceled(&self, count: u64) {
+        self.deliveries_finished.add(Ending::Canceled, count);
     }
 
     /// Where the jobs of this process are counted.
