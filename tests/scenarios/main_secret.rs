@@ -187,3 +187,31 @@ async fn a_server_that_was_left_behind_says_so_once_and_its_deliveries_wait_in_s
     eventually("the server is ready again", is_ready).await;
     assert_eq!(Scrape::of(&behind.client).await.get("endpoints_unreadable"), Some(0.0));
 }
+
+#[tokio::test]
+async fn an_endpoint_that_nobody_can_open_is_named_at_start_and_nobody_else_waits_for_it() {
+    let (database, tenant) = (Database::create().await, new_tenant());
+    let first = server(&database, &tenant, OLD_ALONE).await;
+    let customer = Customer::create(&first.client).await;
+    let lost = Receiver::start().await;
+    let lost_id = customer.endpoint(&lost.url("/")).await;
+    let neighbours = [endpoint(&customer, &first).await];
+    stop(first).await;
+    database.execute("update endpoint_secret set secret = overlay(secret placing 'lost' from 30) where id = (select min(id::text)::uuid from endpoint_secret)").await;
+    let mut second = server(&database, &tenant, OLD_ALONE).await;
+    second.process.printed("cannot open the secrets or headers of some endpoints").await;
+    delivers(&customer, &second, &neighbours).await;
+    assert_eq!(second.client.get("/api/v1/health").await.status, 204, "what is lost is lost for every server");
+    assert_eq!(Scrape::of(&second.client).await.get("endpoints_unreadable"), Some(1.0));
+    let (is_complete, said) = reseal(&database, OLD_ALONE).await;
+    assert!(!is_complete && said.contains(&lost_id), "{said}");
+
+    let through = customer.through(&second.client);
+    let rotate = through.path(&format!("/endpoint/{lost_id}/secret/rotate"));
+    second.client.post(&rotate, &json!({ "gracePeriodSeconds": 0 })).await.expect(204);
+    let webhook = lost.received(1).await.remove(0);
+    let verifier = standardwebhooks::Webhook::new(&through.secret(&lost_id).await).expect("a secret");
+    verifier.verify(&webhook.body, &webhook.header_map()).expect("the new secret signs");
+    database.nothing_owed().await;
+    assert!(reseal(&database, OLD_ALONE).await.0);
+}

@@ -142,7 +142,7 @@ async fn a_migration_says_whom_it_waits_for_ends_at_a_signal_and_goes_on_when_it
     let mut migrating = Process::spawn(command(PROGRAM, &["migrate"], &environment(&url)));
     migrating.printed("waits for a lock").await;
     drop(reader);
-    migrating.printed("applied 0011 upkeep").await;
+    assert!(migrating.printed("applied 00").await.contains("upkeep"));
     assert!(migrating.ended().await.success(), "{}", migrating.log());
     let (status, out, _) = run(command(PROGRAM, &["migrate"], &environment(&url))).await;
     assert!(status.success() && out.contains("nothing to do"), "{out}");

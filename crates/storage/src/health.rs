@@ -20,6 +20,7 @@ use sqlx::{PgConnection, types::Uuid};
 use crate::{
     Db, Result, directory, endpoints,
     hand_off::{HandOff, Job},
+    reseal,
 };
 
 /// How many endpoints one statement records.
@@ -30,6 +31,9 @@ const NEWS: f64 = 10.0;
 const NEWS_ARE_ENOUGH: Duration = Duration::from_secs(5);
 /// How often everything is read.
 const ALL: Duration = Duration::from_mins(1);
+
+/// How many endpoints that could not be opened are looked at again at one time.
+const LOOKS: usize = 50;
 
 /// What this process knows of an endpoint that is not well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +158,8 @@ pub struct Health {
     sums: Mutex<HashMap<EndpointId, Sum>>,
     /// When news, and when everything, was last read.
     read: Mutex<Option<(Instant, Instant)>>,
+    /// The last endpoint that was looked at again.
+    looked_at: Mutex<Option<EndpointId>>,
 }
 
 impl fmt::Debug for Health {
@@ -188,7 +194,7 @@ impl Health {
     /// Until the first [`Health::exchange`] nothing is handed over, since nothing is known.
     pub fn new(db: &Db, hand_off: &HandOff) -> Self {
         hand_off.gates().is_unheard.store(true, Ordering::Relaxed);
-        Self { db: db.clone(), hand_off: hand_off.clone(), sums: Mutex::default(), read: Mutex::default() }
+        Self { db: db.clone(), hand_off: hand_off.clone(), sums: Mutex::default(), read: Mutex::default(), looked_at: Mutex::default() }
     }
 
     /// Remembers how a send went. `true`: this was one failure too many, and the endpoint is held from now on.
@@ -213,15 +219,24 @@ impl Health {
         self.hand_off.gates().unreadable.write().insert(endpoint_id)
     }
 
-    /// Looks again at the endpoints that could not be opened; returns those whose deliveries go on.
+    /// Looks at all endpoints; returns those that this process cannot open, as far as that was not known.
+    pub async fn look_at_all(&self) -> Result<Vec<EndpointId>> {
+        let unreadable = reseal::unreadable(&self.db).await?;
+        Ok(unreadable.into_iter().filter(|endpoint_id| self.cannot_open(*endpoint_id)).collect())
+    }
+
+    /// Looks again at some of the endpoints that could not be opened, at others each time; returns those whose deliveries go on.
     pub async fn look_again(&self) -> Result<Vec<EndpointId>> {
-        let unreadable = self.hand_off.gates().unreadable();
-        if unreadable.is_empty() {
-            return Ok(unreadable);
-        }
+        let mut unreadable = self.hand_off.gates().unreadable();
+        unreadable.sort_unstable();
+        let last = *self.looked_at.lock();
+        let place = unreadable.partition_point(|id| last.is_some_and(|last| *id <= last));
+        unreadable.rotate_left(place);
+        unreadable.truncate(LOOKS);
+        *self.looked_at.lock() = unreadable.last().copied();
         let readable = directory::look_again(&self.db, &unreadable).await?;
-        self.hand_off.gates().unreadable.write().retain(|id| !readable.contains(id));
         if !readable.is_empty() {
+            self.hand_off.gates().unreadable.write().retain(|id| !readable.contains(id));
             self.db.wake();
         }
         Ok(readable)

@@ -95,6 +95,33 @@ pub async fn run(db: &Db) -> Result<Resealed> {
     Ok(resealed)
 }
 
+/// The endpoints, of those that are sent to, of which this process cannot open something.
+pub(crate) async fn unreadable(db: &Db) -> Result<Vec<EndpointId>> {
+    let mut unreadable = Vec::new();
+    let mut after = Uuid::nil();
+    loop {
+        let rows = sqlx::query!(
+            "select s.id, s.endpoint_id, s.secret, e.headers from endpoint_secret s join endpoint e on e.id = s.endpoint_id
+              where s.id > $1 and e.deleted_at is null and (s.expires_at is null or s.expires_at > now()) order by s.id limit $2",
+            after,
+            BATCH
+        )
+        .fetch_all(db.pool())
+        .await?;
+        let Some(last) = rows.last() else { break };
+        after = last.id;
+        let sealer = &db.inner.sealer;
+        let is_closed = |owner, sealed: &[u8]| sealer.open(owner, sealed).is_err();
+        unreadable.extend(rows.iter().filter_map(|row| {
+            let are_headers_closed = row.headers.as_deref().is_some_and(|headers| is_closed(row.endpoint_id, headers));
+            (is_closed(row.id, &row.secret) || are_headers_closed).then_some(EndpointId::from(row.endpoint_id))
+        }));
+    }
+    unreadable.sort_unstable();
+    unreadable.dedup();
+    Ok(unreadable)
+}
+
 async fn secrets(db: &Db, count: &mut Count, unreadable: &mut Vec<Uuid>) -> Result<()> {
     let mut after = Uuid::nil();
     loop {

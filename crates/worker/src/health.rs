@@ -13,17 +13,42 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The rest between two looks at endpoints that could not be opened.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Goes on until it is aborted: lets the endpoints go that can be opened again.
-pub(crate) async fn look_again(health: Arc<Health>) {
+/// How many endpoints one line names.
+const NAMED: usize = 10;
+
+/// Goes on until it is aborted: says which endpoints cannot be opened, and lets those go that can be again.
+pub(crate) async fn look_after_the_unreadable(health: Arc<Health>) {
+    match health.look_at_all().await {
+        Ok(unreadable) if !unreadable.is_empty() => {
+            let named: Vec<_> = unreadable.iter().take(NAMED).map(ToString::to_string).collect();
+            tracing::error!(
+                count = unreadable.len(),
+                endpoint_ids = named.join(" "),
+                "cannot open the secrets or headers of some endpoints: what they are owed waits for the main secret that sealed them, or for new ones (`posthaste reseal` names them all)"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!(?error, "could not look whether all endpoints can be opened"),
+    }
     loop {
         sleep(LOOK_AGAIN).await;
-        match health.look_again().await {
-            Ok(readable) => {
-                for endpoint_id in readable {
-                    tracing::info!(%endpoint_id, "the secrets of an endpoint can be opened again");
-                }
+        // As soon as one can be opened, many can.
+        while look_again(&health).await {}
+    }
+}
+
+/// Whether any could be opened.
+async fn look_again(health: &Health) -> bool {
+    match health.look_again().await {
+        Ok(readable) => {
+            for endpoint_id in &readable {
+                tracing::info!(%endpoint_id, "the secrets of an endpoint can be opened again");
             }
-            Err(error) => tracing::debug!(?error, "could not look again at endpoints that could not be opened"),
+            !readable.is_empty()
+        }
+        Err(error) => {
+            tracing::debug!(?error, "could not look again at endpoints that could not be opened");
+            false
         }
     }
 }

@@ -107,7 +107,7 @@ pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jo
         request_timeout,
         claiming: tokio::spawn(claiming),
         telling: tokio::spawn(health::run(Arc::clone(&health), Arc::clone(&dispatcher))),
-        looking: tokio::spawn(health::look_again(Arc::clone(&health))),
+        looking: tokio::spawn(health::look_after_the_unreadable(Arc::clone(&health))),
         sending: queue::start(jobs, completer, dispatcher, is_stopping),
         health,
         upkeep: tokio::spawn(upkeep),
