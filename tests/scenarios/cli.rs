@@ -71,8 +71,8 @@ async fn help_is_a_command_too_and_a_command_shows_the_settings_that_it_uses() {
         ("token", vec!["JWT_SECRET", "DATA_DIR"], vec!["RETRY_SCHEDULE", "LISTEN", "DATABASE_URL"]),
         ("openapi", vec![], vec!["POSTHASTE_"]),
         ("healthcheck", vec!["LISTEN", "DATA_DIR"], vec!["MAIN_SECRET", "RETENTION"]),
-        ("worker", vec!["RETRY_SCHEDULE", "MAIN_SECRET"], vec!["JWT_SECRET", "DATA_DIR"]),
-        ("api", vec!["JWT_SECRET", "MAX_PAYLOAD"], vec!["RETRY_SCHEDULE", "DATA_DIR"]),
+        ("worker", vec!["RETRY_SCHEDULE", "MAIN_SECRET", "EGRESS_ALLOW"], vec!["JWT_SECRET", "DATA_DIR", "HTTPS_ONLY"]),
+        ("api", vec!["JWT_SECRET", "MAX_PAYLOAD", "EGRESS_ALLOW", "HTTPS_ONLY"], vec!["RETRY_SCHEDULE", "DATA_DIR"]),
         ("serve", vec!["JWT_SECRET", "RETRY_SCHEDULE"], vec!["DATA_DIR"]),
     ];
     for (name, shown, hidden) in cases {
