@@ -44,6 +44,8 @@ mod receivers;
 mod request_id;
 /// Secrets stay in.
 mod secrets;
+/// The network falls silent.
+mod silence;
 /// Slow, silent and many clients.
 mod slow_clients;
 /// The first contact with a database that does not answer.

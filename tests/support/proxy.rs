@@ -1,6 +1,7 @@
-//! A TCP proxy that plays the network's tricks when certain bytes pass: it cuts connections, keeps bytes back, loses answers.
+//! A TCP proxy that plays the network's tricks, some of them when certain bytes pass: it cuts connections or lets them fall silent, keeps
+//! bytes back, loses answers.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, pin::pin, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -22,6 +23,8 @@ struct State {
     is_open: watch::Sender<bool>,
     /// Each change cuts every connection that there is.
     cuts: watch::Sender<usize>,
+    /// Each change silences every connection that there is.
+    freezes: watch::Sender<usize>,
     /// What befalls connections, one after the other.
     traps: Mutex<VecDeque<Trap>>,
     /// How often that has happened.
@@ -80,6 +83,12 @@ impl Proxy {
     /// Cuts every connection that there is; the next one is let through.
     pub fn interrupt(&self) {
         self.state.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Lets every connection that there is fall silent, in both directions, without a word to either end, as a failover does or a
+    /// router that forgot them; the next one is let through.
+    pub fn freeze(&self) {
+        self.state.freezes.send_modify(|freezes| *freezes += 1);
     }
 
     /// Lets connections through again.
@@ -165,15 +174,25 @@ async fn pass(client: TcpStream, target: Place, state: Arc<State>) {
 }
 
 async fn carry(client: TcpStream, server: impl AsyncRead + AsyncWrite, state: &State) {
-    let (mut is_open, mut cuts) = (state.is_open.subscribe(), state.cuts.subscribe());
+    let (mut is_open, mut cuts, mut freezes) = (state.is_open.subscribe(), state.cuts.subscribe(), state.freezes.subscribe());
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = tokio::io::split(server);
     let trick = Mutex::new(None);
+    let cut = async {
+        tokio::select! {
+            _ = is_open.wait_for(|open| !open) => {}
+            _ = cuts.changed() => {}
+        }
+    };
+    // Both ends stay as they are while nothing is carried.
+    let mut cut = pin!(cut);
+    let mut there = pin!(carry_there(from_client, to_server, state, &trick));
+    let mut back = pin!(carry_back(from_server, to_client, state, &trick));
     tokio::select! {
-        () = carry_there(from_client, to_server, state, &trick) => {}
-        () = carry_back(from_server, to_client, state, &trick) => {}
-        _ = is_open.wait_for(|open| !open) => {}
-        _ = cuts.changed() => {}
+        () = &mut there => {}
+        () = &mut back => {}
+        () = &mut cut => {}
+        _ = freezes.changed() => cut.await,
     }
 }
 

@@ -5,13 +5,12 @@ use domain::{
     application::{Application, Metadata, Uid},
     id::{ApplicationId, Id, TenantId},
 };
-use sqlx::{
-    PgConnection,
-    types::{Json, Uuid},
-};
+use sqlx::types::{Json, Uuid};
 
 use crate::{
-    Conflict, Db, Error, Result, endpoints,
+    Conflict, Db, Error, Result,
+    connection::Connection,
+    endpoints,
     error::on_constraint,
     health,
     idempotency::Effect,
@@ -99,7 +98,7 @@ pub struct Create {
 impl Effect for Create {
     type Output = (Application, Made);
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<Self::Output> {
         let known = self.change.uid.iter().flatten().next().filter(|_| self.get_if_exists).map(|uid| Reference::Uid(uid.to_string()));
         for _ in 0..GOES {
             if let Some(known) = &known
@@ -134,7 +133,7 @@ pub struct Update {
 impl Effect for Update {
     type Output = (Application, Made);
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<Self::Output> {
         let Self { tenant_id, application, mut change, or_create } = self;
         for _ in 0..GOES {
             match lock(&mut *tx, tenant_id, &application).await {
@@ -159,7 +158,7 @@ impl Effect for Update {
     }
 }
 
-async fn update(tx: &mut PgConnection, id: ApplicationId, change: Change) -> Result<Application> {
+async fn update(tx: &mut Connection, id: ApplicationId, change: Change) -> Result<Application> {
     let Change { uid, name, throttle_rate, metadata } = change;
     let written = sqlx::query_as!(
         Row,
@@ -198,7 +197,7 @@ impl Effect for Delete {
 
     const WAKES: bool = true;
 
-    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
+    async fn apply(self, _: &Db, tx: &mut Connection) -> Result<()> {
         let id = lock(&mut *tx, self.tenant_id, &self.application).await?;
         let id = Uuid::from(id);
         sqlx::query!("update application set deleted_at = now(), version = version + 1 where id = $1", id).execute(&mut *tx).await?;
@@ -217,7 +216,7 @@ impl Effect for Delete {
 
 /// One application.
 pub async fn get(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Application> {
-    Ok(find(&mut *db.pool().acquire().await?, tenant_id, application).await?.ok_or(Error::NotFound(WHAT))?.into())
+    Ok(find(&mut db.pool().acquire().await?, tenant_id, application).await?.ok_or(Error::NotFound(WHAT))?.into())
 }
 
 /// The id of an application whether it is deleted or not, so that a saved outcome under it can still be replayed.
@@ -265,7 +264,7 @@ pub(crate) async fn resolve(db: &Db, tenant_id: TenantId, application: &Referenc
 }
 
 /// Locks a live application for a write to it or to its endpoints, so that versions grow in commit order.
-pub(crate) async fn lock(tx: &mut PgConnection, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<ApplicationId> {
+pub(crate) async fn lock(tx: &mut Connection, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<ApplicationId> {
     let id = sqlx::query_scalar!(
         "select id from application where tenant_id = $1 and (id = $2 or uid = $3) and deleted_at is null for update",
         Uuid::from(tenant_id),
@@ -278,13 +277,13 @@ pub(crate) async fn lock(tx: &mut PgConnection, tenant_id: TenantId, application
 }
 
 /// Makes every cached copy of the application's endpoints stale. The application must be locked.
-pub(crate) async fn bump(tx: &mut PgConnection, id: ApplicationId) -> Result<()> {
+pub(crate) async fn bump(tx: &mut Connection, id: ApplicationId) -> Result<()> {
     sqlx::query!("update application set version = version + 1 where id = $1", Uuid::from(id)).execute(tx).await?;
     Ok(())
 }
 
 /// Makes an application, or nothing if its uid is taken: then whoever took it has committed, and the next look-up sees it.
-async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, change: &Change) -> Result<Option<Application>> {
+async fn insert(db: &Db, tx: &mut Connection, tenant_id: TenantId, change: &Change) -> Result<Option<Application>> {
     let row = sqlx::query_as!(
         Row,
         r#"insert into application (id, tenant_id, uid, name, throttle_rate, metadata) values ($1, $2, $3, $4, $5, $6)
@@ -302,11 +301,7 @@ async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, change: &Ch
     Ok(row.map(Application::from))
 }
 
-pub(crate) async fn find(
-    connection: &mut PgConnection,
-    tenant_id: TenantId,
-    application: &Reference<ApplicationId>,
-) -> Result<Option<Row>> {
+pub(crate) async fn find(connection: &mut Connection, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Option<Row>> {
     Ok(sqlx::query_as!(
         Row,
         r#"select id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at

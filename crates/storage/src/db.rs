@@ -12,8 +12,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use domain::idempotency::{MAX_TTL, Policy};
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    ConnectOptions, Connection as _,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
     types::Uuid,
 };
 use tokio::sync::Notify;
@@ -21,7 +21,9 @@ use tokio::sync::Notify;
 use crate::{
     Result,
     clock::Clock,
+    committer::Progress,
     connect,
+    connection::{Connection, PING, Pool, in_time},
     directory::Directory,
     idempotency::{
         Answer,
@@ -39,15 +41,19 @@ use crate::{
 const OLDEST_SERVER: i32 = 150_000;
 /// How long a request may wait for a pooled connection.
 const ACQUIRE_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take to connect.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the server's clock is measured, and the key horizon read again.
 const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
 /// The nearest key horizon: as a server raises the installation's before it accepts anything, and the others read it every
 /// minute, none can miss an outcome that is older than this.
 const NEAREST_HORIZON: Duration = Duration::from_hours(25);
-/// What every session has, whatever the role's or the database's defaults are: limits, because a frozen client or a long wait must
+/// What every session has, whatever the role's or the database's defaults are: limits, because a frozen client, one that the network
+/// lost, or a long wait must
 /// not hold locks that others need; and READ COMMITTED, because a look-up must see what the last holder of its lock committed.
 const SESSION: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '2s';
-    set default_transaction_isolation = 'read committed'; set timezone = 'UTC'";
+    set default_transaction_isolation = 'read committed'; set timezone = 'UTC';
+    set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; set tcp_user_timeout = 15000";
 
 /// How to reach the database, and the keys to what is sealed in it.
 #[derive(Clone)]
@@ -77,7 +83,7 @@ pub struct Db {
 }
 
 pub(crate) struct Inner {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Pool,
     options: PgConnectOptions,
     pub(crate) clock: Clock,
     pub(crate) sealer: Sealer,
@@ -91,6 +97,8 @@ pub(crate) struct Inner {
     pub(crate) is_down: AtomicBool,
     /// Another server seals with a main secret that this one does not have.
     pub(crate) is_strange: AtomicBool,
+    /// What the committer is writing.
+    pub(crate) writing: Progress,
     /// How far back saved outcomes are looked for, in seconds.
     key_horizon: AtomicU64,
     /// How idempotency keys are treated, unless a tenant wants it otherwise.
@@ -118,11 +126,13 @@ impl Db {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections)
             .acquire_timeout(ACQUIRE_PATIENCE)
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(async move { in_time(PING, connection.ping()).await.map(|()| true) }))
             .after_connect(|connection, _| Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) }))
             .connect_with(options.clone())
             .await?;
         let inner = Inner {
-            pool,
+            pool: pool.into(),
             options,
             clock: Clock::new(),
             sealer: Sealer::new(&config.main_secret, config.previous_main_secret.as_deref()),
@@ -132,6 +142,7 @@ impl Db {
             due_elsewhere: Notify::new(),
             is_down: AtomicBool::new(false),
             is_strange: AtomicBool::new(false),
+            writing: Progress::default(),
             key_horizon: AtomicU64::new(MAX_TTL.as_secs()),
             policy: config.policy,
             replays: Replays::default(),
@@ -140,7 +151,7 @@ impl Db {
         };
         let db = Self { inner: Arc::new(inner) };
         db.check().await?;
-        db.inner.clock.measure(&mut *db.pool().acquire().await?).await?;
+        db.inner.clock.measure(&mut db.pool().acquire().await?).await?;
         tokio::spawn(keep_time(Arc::downgrade(&db.inner)));
         tokio::spawn(replays::keep_adding(Arc::downgrade(&db.inner)));
         tokio::spawn(wakeups::tell_others(Arc::downgrade(&db.inner)));
@@ -161,7 +172,12 @@ impl Db {
     pub async fn is_healthy(&self, patience: Duration) -> bool {
         let answer = sqlx::query_scalar!(r#"select 1 as "one!""#).fetch_one(self.pool());
         let answers = tokio::time::timeout(patience, answer).await.is_ok_and(|answer| answer.is_ok());
-        answers && !self.inner.is_down.load(Ordering::Relaxed) && !self.inner.is_strange.load(Ordering::Relaxed)
+        answers && self.is_writable() && !self.inner.is_strange.load(Ordering::Relaxed)
+    }
+
+    /// Whether new messages can be written, as far as the committer knows: it is connected, and gets on with its batch.
+    pub(crate) fn is_writable(&self) -> bool {
+        !self.inner.is_down.load(Ordering::Relaxed) && !self.inner.writing.is_overdue()
     }
 
     /// Says that this process remembers keys for up to `ttl`, before it saves the first one. Look-ups of all processes go
@@ -181,7 +197,7 @@ impl Db {
         self.inner.key_horizon()
     }
 
-    pub(crate) fn pool(&self) -> &PgPool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.inner.pool
     }
 
@@ -189,9 +205,18 @@ impl Db {
         self.inner.clock.new_id()
     }
 
+    /// A connection outside the pool that hears what is notified on a channel.
+    pub(crate) async fn listen(&self, channel: &str) -> std::result::Result<PgListener, sqlx::Error> {
+        // A pool of its own, since a listener that is dropped waits for an answer before it lets go of its place.
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_PATIENCE).connect_lazy_with(self.inner.options.clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        in_time(CONNECT_PATIENCE, listener.listen(channel)).await.map(|()| listener)
+    }
+
     /// A connection outside the pool, for a task that keeps it.
-    pub(crate) async fn connect_apart(&self, name: &str) -> std::result::Result<PgConnection, sqlx::Error> {
-        let mut connection = self.inner.options.clone().application_name(name).connect().await?;
+    pub(crate) async fn connect_apart(&self, name: &str) -> std::result::Result<Connection, sqlx::Error> {
+        let options = self.inner.options.clone().application_name(name);
+        let mut connection = Connection::from(in_time(CONNECT_PATIENCE, options.connect()).await?);
         sqlx::raw_sql(SESSION).execute(&mut connection).await?;
         Ok(connection)
     }
@@ -228,7 +253,7 @@ async fn keep_time(db: Weak<Inner>) {
         tokio::time::sleep(CLOCK_INTERVAL).await;
         let Some(inner) = db.upgrade() else { return };
         let measured = async {
-            inner.clock.measure(&mut *inner.pool.acquire().await?).await?;
+            inner.clock.measure(&mut inner.pool.acquire().await?).await?;
             inner.read_key_horizon().await
         };
         if let Err(error) = measured.await {

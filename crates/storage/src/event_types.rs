@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use domain::{event_type::EventType, id::TenantId};
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
 use crate::{
     Conflict, Db, Error, Result,
     applications::{GOES, Made},
+    connection::Connection,
     idempotency::Effect,
     page::{Page, PageRequest},
 };
@@ -45,7 +46,7 @@ pub struct Create {
 impl Effect for Create {
     type Output = EventType;
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<EventType> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<EventType> {
         let Self { tenant_id, name, change } = self;
         let unarchived = sqlx::query_scalar!(
             r#"update event_type set is_archived = false, description = '', schemas = null, feature_flag = null, group_name = null,
@@ -79,7 +80,7 @@ pub struct Update {
 impl Effect for Update {
     type Output = (EventType, Made);
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<Self::Output> {
         let Self { tenant_id, name, change, or_create } = self;
         for _ in 0..GOES {
             match update(&mut *tx, tenant_id, &name, change.clone()).await? {
@@ -110,7 +111,7 @@ pub struct Delete {
 impl Effect for Delete {
     type Output = ();
 
-    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
+    async fn apply(self, _: &Db, tx: &mut Connection) -> Result<()> {
         let tenant_id = Uuid::from(self.tenant_id);
         let done = if self.expunge {
             sqlx::query!("delete from event_type where tenant_id = $1 and name = $2", tenant_id, self.name).execute(tx).await?
@@ -154,7 +155,7 @@ pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &P
 }
 
 /// Those of `names` that the tenant has not declared, or has archived.
-pub(crate) async fn missing(tx: &mut PgConnection, tenant_id: TenantId, names: &[String]) -> Result<Vec<String>> {
+pub(crate) async fn missing(tx: &mut Connection, tenant_id: TenantId, names: &[String]) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar!(
         r#"select wanted.name as "name!" from unnest($2::text[]) wanted(name)
             where not exists (select from event_type e where e.tenant_id = $1 and e.name = wanted.name and not e.is_archived)"#,
@@ -166,7 +167,7 @@ pub(crate) async fn missing(tx: &mut PgConnection, tenant_id: TenantId, names: &
 }
 
 /// Declares an event type, or nothing if there is one: then whoever declared it has committed, and the next look-up sees it.
-async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, name: &str, change: Change) -> Result<Option<EventType>> {
+async fn insert(db: &Db, tx: &mut Connection, tenant_id: TenantId, name: &str, change: Change) -> Result<Option<EventType>> {
     let row = sqlx::query_as!(
         Row,
         "insert into event_type (id, tenant_id, name, description, schemas, feature_flag, group_name, is_archived, is_deprecated)
@@ -187,7 +188,7 @@ async fn insert(db: &Db, tx: &mut PgConnection, tenant_id: TenantId, name: &str,
     Ok(row.map(EventType::from))
 }
 
-async fn update(tx: &mut PgConnection, tenant_id: TenantId, name: &str, change: Change) -> Result<Option<EventType>> {
+async fn update(tx: &mut Connection, tenant_id: TenantId, name: &str, change: Change) -> Result<Option<EventType>> {
     let row = sqlx::query_as!(
         Row,
         "update event_type set

@@ -15,10 +15,12 @@ use domain::{
     id::{EndpointId, TenantId},
 };
 use parking_lot::{Mutex, RwLock};
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
 use crate::{
-    Db, Result, directory, endpoints,
+    Db, Result,
+    connection::Connection,
+    directory, endpoints,
     hand_off::{HandOff, Job},
     reseal,
 };
@@ -287,7 +289,7 @@ impl Health {
         }
     }
 
-    async fn read_news(&self, connection: &mut PgConnection, told: &HashSet<EndpointId>) -> Result<Vec<EndpointId>> {
+    async fn read_news(&self, connection: &mut Connection, told: &HashSet<EndpointId>) -> Result<Vec<EndpointId>> {
         let now = Instant::now();
         let read = *self.read.lock();
         let all_read = read.filter(|(news, all)| now - *news < NEWS_ARE_ENOUGH && now - *all < ALL).map(|(_, all)| all);
@@ -305,7 +307,7 @@ impl Health {
     }
 }
 
-async fn record(connection: &mut PgConnection, sums: &[(EndpointId, Sum)]) -> Result<Vec<(TenantId, EndpointId, Turn)>> {
+async fn record(connection: &mut Connection, sums: &[(EndpointId, Sum)]) -> Result<Vec<(TenantId, EndpointId, Turn)>> {
     let as_i32 = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
     let rows = sqlx::query!(
         r#"select endpoint_id as "endpoint_id!", tenant_id as "tenant_id!", state as "state!", has_changed as "has_changed!", is_given_up as "is_given_up!"
@@ -340,7 +342,7 @@ async fn record(connection: &mut PgConnection, sums: &[(EndpointId, Sum)]) -> Re
 }
 
 /// Begins anew with an endpoint: it has another URL, or was switched on or off, or deleted. What is owed to it is claimed again.
-pub(crate) async fn reset(tx: &mut PgConnection, endpoint_id: Uuid) -> Result<()> {
+pub(crate) async fn reset(tx: &mut Connection, endpoint_id: Uuid) -> Result<()> {
     sqlx::query!(
         "update endpoint_health set failures = 0, failing_since = null, state = 0, slots = 0, probe_at = null, cool_down_seconds = $2,
              changed_at = case when state = 0 then changed_at else now() end

@@ -17,6 +17,7 @@ pub mod bench;
 pub mod clock;
 pub mod committer;
 mod connect;
+mod connection;
 mod db;
 pub mod directory;
 pub mod embedded;

@@ -7,11 +7,12 @@ use domain::{
     idempotency::scope_hash,
     message::Message,
 };
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
 use crate::{
     Db, Error, Result,
     applications::{self, Reference},
+    connection::Connection,
     page::{Page, PageRequest},
 };
 
@@ -40,7 +41,7 @@ pub struct Filter {
 /// One message, by id or by its publisher's event id.
 pub async fn get(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>, message: &Reference<MessageId>) -> Result<Message> {
     let application_id = applications::resolve(db, tenant_id, application).await?;
-    let id = resolve(&mut *db.pool().acquire().await?, application_id, message).await?;
+    let id = resolve(&mut db.pool().acquire().await?, application_id, message).await?;
     by_id(db, id).await?.filter(|found| found.application_id == application_id).ok_or(Error::NotFound(WHAT))
 }
 
@@ -119,7 +120,7 @@ async fn list_by_key(
 
 /// The id that a reference stands for; whether there is such a message is for the caller to see.
 pub(crate) async fn resolve(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     application_id: ApplicationId,
     message: &Reference<MessageId>,
 ) -> Result<MessageId> {
@@ -134,11 +135,11 @@ pub(crate) async fn resolve(
 
 /// One message, whoever's it is.
 pub(crate) async fn by_id(db: &Db, id: MessageId) -> Result<Option<Message>> {
-    find(&mut *db.pool().acquire().await?, id).await
+    find(&mut db.pool().acquire().await?, id).await
 }
 
 /// One message, whoever's it is, as the caller's transaction sees it.
-pub(crate) async fn find(connection: &mut PgConnection, id: MessageId) -> Result<Option<Message>> {
+pub(crate) async fn find(connection: &mut Connection, id: MessageId) -> Result<Option<Message>> {
     let row = sqlx::query_as!(
         Row,
         "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Executor, Postgres, types::Uuid};
 
-use crate::{Db, Error, Result, trim};
+use domain::id::{Id as _, MessageId};
+
+use crate::{Db, Error, Result, connection::Connection, trim};
 
 /// The advisory lock under which one node at a time makes partitions ("parts" in ASCII).
 const LOCK: i64 = 0x70_61_72_74_73;
@@ -14,18 +16,42 @@ const LOCK: i64 = 0x70_61_72_74_73;
 const SWEEP: i64 = 0x73_77_65_65_70;
 /// What suits a sweep better than the limits of a request: detaching may wait for a while, and holds up at most whoever wants to
 /// attach a partition to the same table; so each wait for a lock is short, and the next round goes on where this one ended.
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(5);
 const PATIENCE: &str = "set statement_timeout = '5min'; set lock_timeout = '3s'";
 
 /// Makes the partitions of the next four weeks.
 pub async fn ensure(db: &Db) -> Result<()> {
-    make(&mut *db.pool().acquire().await?).await
+    make(&mut db.pool().acquire().await?).await
 }
 
-pub(crate) async fn make(connection: &mut PgConnection) -> Result<()> {
+/// Makes the partitions that rows with these ids go into.
+pub(crate) async fn ensure_for(db: &Db, ids: &[Uuid]) -> Result<()> {
+    let mut tx = db.pool().begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
+    let times: Vec<_> = ids.iter().map(|id| MessageId::from(*id).created_at()).collect();
+    sqlx::query!(
+        "select ensure_partition(parent::regclass, to_char(week at time zone 'UTC', 'YYYYMMDD'), 'id', uuid_floor(week)::text, uuid_floor(week + interval '168 hours')::text)
+           from (select distinct date_trunc('week', at, 'UTC') as week from unnest($1::timestamptz[]) at) weeks, unnest('{message,attempt}'::text[]) parent",
+        &times,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    Ok(tx.commit().await?)
+}
+
+async fn make(connection: &mut Connection) -> Result<()> {
     let mut tx = connection.begin().await?;
+    make_in(&mut *tx).await?;
+    Ok(tx.commit().await?)
+}
+
+/// Makes them in a transaction that the caller ends.
+pub(crate) async fn make_in<C>(tx: &mut C) -> std::result::Result<(), sqlx::Error>
+where
+    for<'e> &'e mut C: Executor<'e, Database = Postgres>,
+{
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
     let made = sqlx::query_scalar!(r#"select ensure_partitions(interval '28 days') as "made!""#).fetch_one(&mut *tx).await?;
-    tx.commit().await?;
     if made > 0 {
         tracing::debug!(made, "made partitions");
     }
@@ -68,6 +94,7 @@ struct Part {
 pub async fn drop_expired(db: &Db, retention: Duration) -> Result<Vec<Stuck>> {
     let mut connection = db.connect_apart("posthaste-upkeep").await?;
     sqlx::raw_sql(PATIENCE).execute(&mut connection).await?;
+    connection.be_patient(STATEMENT_TIMEOUT);
     count(db, &mut connection, retention).await?;
     if !sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "is_ours!""#, SWEEP).fetch_one(&mut connection).await? {
         return Ok(Vec::new());
@@ -86,7 +113,7 @@ pub async fn drop_expired(db: &Db, retention: Duration) -> Result<Vec<Stuck>> {
 }
 
 /// Counts the expired partitions that are still there, for the metrics.
-async fn count(db: &Db, connection: &mut PgConnection, retention: Duration) -> Result<usize> {
+async fn count(db: &Db, connection: &mut Connection, retention: Duration) -> Result<usize> {
     let expired = parts(connection).await?.iter().filter(|part| part.is_expired(db, retention)).count();
     db.metrics().expired_partitions(expired);
     Ok(expired)
@@ -95,7 +122,7 @@ async fn count(db: &Db, connection: &mut PgConnection, retention: Duration) -> R
 /// All parts, looked up by their parents themselves and not by a name that another schema may have too; those first that wait to
 /// be finished, since they keep others of their table from being detached, and messages, which others refer to, last. What stands
 /// alone counts if it is beside its parent and has no column that the parent has not.
-async fn parts(connection: &mut PgConnection) -> Result<Vec<Part>> {
+async fn parts(connection: &mut Connection) -> Result<Vec<Part>> {
     let rows = sqlx::query!(
         r#"select p.relname::text as "parent!", c.relname::text as "name!", p.oid::regclass::text as "parent_path!",
                   format('%I.%I', n.nspname, c.relname) as "path!", i.inhparent is not null as "is_attached!",
@@ -146,7 +173,7 @@ impl Part {
         db.now().signed_duration_since(self.ends) > TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX)
     }
 
-    async fn stuck(self, connection: &mut PgConnection, error: Error) -> Result<Stuck> {
+    async fn stuck(self, connection: &mut Connection, error: Error) -> Result<Stuck> {
         let oldest_transaction = match &error {
             Error::Unavailable(_) => oldest_transaction(connection).await?,
             _ => None,
@@ -156,7 +183,7 @@ impl Part {
 }
 
 /// Brings a part to where it belongs: away, if its time is over, else into its table.
-async fn settle(connection: &mut PgConnection, part: &Part, is_expired: bool) -> Result<()> {
+async fn settle(connection: &mut Connection, part: &Part, is_expired: bool) -> Result<()> {
     let Part { parent_path, path, .. } = part;
     if part.is_pending {
         run(connection, format!("alter table {parent_path} detach partition {path} finalize")).await?;
@@ -174,13 +201,13 @@ async fn settle(connection: &mut PgConnection, part: &Part, is_expired: bool) ->
 }
 
 /// The paths come from the catalogue, quoted.
-async fn run(connection: &mut PgConnection, statement: String) -> Result<()> {
+async fn run(connection: &mut Connection, statement: String) -> Result<()> {
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(connection).await?;
     Ok(())
 }
 
 /// Makes what stands alone, though its time is not over, a part of its table again.
-async fn attach(connection: &mut PgConnection, part: &Part) -> Result<()> {
+async fn attach(connection: &mut Connection, part: &Part) -> Result<()> {
     let label = part.begins.format("%Y%m%d").to_string();
     let is_attached = sqlx::query_scalar!(
         r#"select case when $1 = 'idempotency' then ensure_partition('idempotency', $2, 'created_at', ($3::timestamptz)::text, ($4::timestamptz)::text)
@@ -199,7 +226,7 @@ async fn attach(connection: &mut PgConnection, part: &Part) -> Result<()> {
 }
 
 /// The session with the oldest transaction on this database, in words.
-async fn oldest_transaction(connection: &mut PgConnection) -> Result<Option<String>> {
+async fn oldest_transaction(connection: &mut Connection) -> Result<Option<String>> {
     let oldest = sqlx::query_scalar!(
         r#"select format('pid %s (%s), since %s', pid, coalesce(nullif(application_name, ''), 'no name'), date_trunc('second', xact_start)) as "words!"
              from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null

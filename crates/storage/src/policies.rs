@@ -6,16 +6,16 @@ use domain::{
     id::TenantId,
     idempotency::{Override, Policy, Preset, Saves},
 };
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
-use crate::{Db, Result, idempotency::Effect};
+use crate::{Db, Result, connection::Connection, idempotency::Effect};
 
 /// The names of [`Saves`] in the table.
 const SAVES: [(Saves, &str); 3] = [(Saves::Successes, "successes"), (Saves::Executed, "executed"), (Saves::All, "all")];
 
 /// What a tenant has asked for (nothing, if it never has), and the policy that holds for it now.
 pub async fn asked_for(db: &Db, tenant_id: TenantId) -> Result<(Override, Policy)> {
-    let asked_for = read(&mut *db.pool().acquire().await?, tenant_id).await?;
+    let asked_for = read(&mut db.pool().acquire().await?, tenant_id).await?;
     Ok((asked_for, asked_for.over(db.inner.policy)))
 }
 
@@ -25,7 +25,7 @@ pub async fn find(db: &Db, tenant_id: TenantId) -> Result<Policy> {
 }
 
 /// The policy that holds for a tenant in the snapshot of `connection`.
-pub(crate) async fn of(db: &Db, connection: &mut PgConnection, tenant_id: TenantId) -> Result<Policy> {
+pub(crate) async fn of(db: &Db, connection: &mut Connection, tenant_id: TenantId) -> Result<Policy> {
     Ok(read(connection, tenant_id).await?.over(db.inner.policy))
 }
 
@@ -53,13 +53,13 @@ pub struct Replace {
 impl Effect for Replace {
     type Output = Policy;
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Policy> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<Policy> {
         write(tx, self.tenant_id, &self.wanted).await?;
         Ok(self.wanted.over(db.inner.policy))
     }
 }
 
-async fn write(tx: &mut PgConnection, tenant_id: TenantId, wanted: &Override) -> Result<()> {
+async fn write(tx: &mut Connection, tenant_id: TenantId, wanted: &Override) -> Result<()> {
     sqlx::query!(
         "insert into idempotency_policy (tenant_id, preset, covers_patch, covers_put, saves, ttl_seconds, wait_ms, compares)
          values ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -88,7 +88,7 @@ async fn write(tx: &mut PgConnection, tenant_id: TenantId, wanted: &Override) ->
     Ok(())
 }
 
-async fn read(connection: &mut PgConnection, tenant_id: TenantId) -> Result<Override> {
+async fn read(connection: &mut Connection, tenant_id: TenantId) -> Result<Override> {
     let row = sqlx::query!(
         "select preset, covers_patch, covers_put, saves, ttl_seconds, wait_ms, compares from idempotency_policy where tenant_id = $1",
         Uuid::from(tenant_id)

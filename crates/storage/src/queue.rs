@@ -10,15 +10,16 @@ use domain::{
     id::{ApplicationId, EndpointId, Id, MessageId, TenantId},
     message::Message,
 };
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
 use crate::{
     Conflict, Db, Error, Result,
     applications::{self, Reference},
+    connection::Connection,
     endpoints,
     hand_off::{Crowded, HandOff, Job, Room, Way},
-    idempotency::Effect,
-    messages,
+    idempotency::{self, Effect},
+    messages, partitions,
     session::Session,
     switched_off,
     workers::Beat,
@@ -104,15 +105,20 @@ impl Claimer {
         };
         let connection = session.ready().await?;
         let progress = match look {
-            Look::Everywhere => self.promote_and_claim(connection).await?,
-            Look::Throttled => self.claim(connection, look).await?,
+            Look::Everywhere => self.promote_and_claim(connection).await,
+            Look::Throttled => self.claim(connection, look).await,
         };
+        // What a dead worker leaves behind is an attempt, which goes into a partition.
+        if progress.as_ref().is_err_and(idempotency::is_partition_missing) {
+            partitions::ensure(&self.db).await?;
+        }
+        let progress = progress?;
         // Only a session without an error is used again.
         self.session = Some(session);
         Ok(progress)
     }
 
-    async fn promote_and_claim(&mut self, connection: &mut PgConnection) -> Result<Progress> {
+    async fn promote_and_claim(&mut self, connection: &mut Connection) -> Result<Progress> {
         let promoted = sqlx::query_scalar!(r#"select promote_v1($1) as "count!""#, PROMOTE).fetch_one(&mut *connection).await?;
         let is_more_off = switched_off::cancel(&self.db, &self.hand_off, connection).await?;
         let progress = self.claim(connection, Look::Everywhere).await?;
@@ -126,7 +132,7 @@ impl Claimer {
         self.beat.end(session.ready().await?).await
     }
 
-    async fn claim(&mut self, connection: &mut PgConnection, look: Look) -> Result<Progress> {
+    async fn claim(&mut self, connection: &mut Connection, look: Look) -> Result<Progress> {
         let room = self.hand_off.room();
         if room.total == 0 || room.bytes == 0 {
             self.hand_off.wait_for_room(Crowded { is_full: true, ..Crowded::default() });
@@ -150,7 +156,7 @@ impl Claimer {
         Ok(Progress { claimed: claimed - rejected.len(), is_more_due, tokens_in: left.tokens_in })
     }
 
-    async fn lease(&self, connection: &mut PgConnection, room: &Room, look: Look) -> Result<(Vec<Job>, Leftovers)> {
+    async fn lease(&self, connection: &mut Connection, room: &Room, look: Look) -> Result<(Vec<Job>, Leftovers)> {
         let (busy, taken): (Vec<Uuid>, Vec<i32>) = room.taken.iter().map(|(id, taken)| (Uuid::from(*id), as_i32(*taken))).unzip();
         let (tenants, of_tenants): (Vec<Uuid>, Vec<i32>) = room.tenants.iter().map(|(id, taken)| (Uuid::from(*id), as_i32(*taken))).unzip();
         let held = self.hand_off.gates().suspected().into_iter().chain(self.hand_off.switched_off().all());
@@ -300,7 +306,7 @@ impl Effect for Resend {
 
     const WAKES: bool = true;
 
-    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
+    async fn apply(self, _: &Db, tx: &mut Connection) -> Result<()> {
         // The lock also keeps two resends of one message from taking the same run.
         let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
         let endpoint = endpoints::find(&mut *tx, application_id, &self.endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
@@ -364,7 +370,7 @@ impl Effect for Release {
 
     const WAKES: bool = true;
 
-    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<Message> {
+    async fn apply(self, _: &Db, tx: &mut Connection) -> Result<Message> {
         // The lock also lets only one of several releases find the message unreleased.
         let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
         let id = messages::resolve(&mut *tx, application_id, &self.message).await?;
@@ -389,7 +395,7 @@ impl Effect for Release {
 }
 
 /// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it.
-async fn owe(tx: &mut PgConnection, message: &Message) -> Result<()> {
+async fn owe(tx: &mut Connection, message: &Message) -> Result<()> {
     let application_id = Uuid::from(message.application_id);
     let endpoints = sqlx::query!(
         "select id, event_types, channels from endpoint where application_id = $1 and deleted_at is null and not is_disabled",

@@ -91,7 +91,7 @@ impl Db {
             return Ok(Migrated::Newer(ahead));
         }
         let applied = apply_missing(&mut connection).await?;
-        patiently(&mut connection, async |connection| partitions::make(connection).await.map_err(into_migrate_error)).await?;
+        patiently(&mut connection, make_partitions).await?;
         let sealer = Sealer::new(&config.main_secret, None);
         sqlx::query!("insert into installation (seal_check) values ($1) on conflict do nothing", sealer.seal(Uuid::nil(), SEAL_CHECK))
             .execute(&mut connection)
@@ -185,11 +185,10 @@ fn waits_for_a_lock(error: &MigrateError) -> bool {
     matches!(code.as_deref(), Some("55P03" | "40P01"))
 }
 
-fn into_migrate_error(error: Error) -> MigrateError {
-    match error {
-        Error::Unavailable(Some(error)) | Error::Database(error) => MigrateError::Execute(error),
-        error => MigrateError::Source(Box::new(error)),
-    }
+async fn make_partitions(connection: &mut PgConnection) -> std::result::Result<(), MigrateError> {
+    let mut tx = connection.begin().await.map_err(MigrateError::Execute)?;
+    partitions::make_in(&mut *tx).await.map_err(MigrateError::Execute)?;
+    tx.commit().await.map_err(MigrateError::Execute)
 }
 
 fn failed(error: MigrateError) -> Error {

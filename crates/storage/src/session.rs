@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection};
-
-use crate::Db;
+use crate::{Db, connection::Connection};
 
 /// How long the first plans of a session are kept; each next ones twice as long, as tables grow ever more slowly.
 const FIRST_REPLAN: Duration = Duration::from_secs(5);
@@ -14,7 +12,7 @@ const LAST_REPLAN: Duration = Duration::from_mins(1);
 /// A connection outside the pool.
 #[derive(Debug)]
 pub(crate) struct Session {
-    connection: PgConnection,
+    connection: Connection,
     /// When its plans are made anew, and how long it is then until the next time.
     replan_at: Instant,
     replan_after: Duration,
@@ -29,7 +27,7 @@ impl Session {
 
     /// The connection. Now and then it lets go of its plans first: one that was made while a partition was empty may choose any
     /// of its indexes, and would be kept until something else makes the server think again.
-    pub(crate) async fn ready(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+    pub(crate) async fn ready(&mut self) -> Result<&mut Connection, sqlx::Error> {
         if self.replan_at <= Instant::now() {
             self.replan_after = (self.replan_after * 2).min(LAST_REPLAN);
             self.replan_at = Instant::now() + self.replan_after;
@@ -39,6 +37,6 @@ impl Session {
     }
 
     pub(crate) async fn close(self) {
-        self.connection.close().await.ok();
+        self.connection.close().await;
     }
 }

@@ -7,9 +7,9 @@ use std::{
 
 use domain::id::EndpointId;
 use parking_lot::Mutex;
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
-use crate::{Db, Result, hand_off::HandOff};
+use crate::{Db, Result, connection::Connection, hand_off::HandOff};
 
 /// How many rows one statement ends.
 const ROWS: i32 = 1_000;
@@ -69,7 +69,7 @@ impl SwitchedOff {
 }
 
 /// Ends some of what is due to endpoints that are off, without a request; returns whether there may be more.
-pub(crate) async fn cancel(db: &Db, hand_off: &HandOff, connection: &mut PgConnection) -> Result<bool> {
+pub(crate) async fn cancel(db: &Db, hand_off: &HandOff, connection: &mut Connection) -> Result<bool> {
     let switched_off = hand_off.switched_off();
     let next = switched_off.next();
     if next.is_empty() {

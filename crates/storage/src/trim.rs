@@ -4,9 +4,9 @@
 //! that are looked for once in their life; so each table is read from end to end, a few pages at a time, once for each week
 //! of messages that was dropped. How far that went is a row of `trimming`, so that any node goes on where another one stopped.
 
-use sqlx::{Connection, PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
-use crate::Result;
+use crate::{Result, connection::Connection};
 
 /// How many pages one statement reads: 8 MB.
 const SLICE: i64 = 1_024;
@@ -17,7 +17,7 @@ const SLICES: usize = 64;
 const TABLES: [&str; 2] = ["event_uid", "message_key"];
 
 /// Trims what refers to messages before the oldest that may be there.
-pub(crate) async fn run(connection: &mut PgConnection) -> Result<()> {
+pub(crate) async fn run(connection: &mut Connection) -> Result<()> {
     let Some(oldest) = oldest_message(connection).await? else { return Ok(()) };
     for table in TABLES {
         let mut trimmed = 0;
@@ -33,7 +33,7 @@ pub(crate) async fn run(connection: &mut PgConnection) -> Result<()> {
 }
 
 /// The smallest id that a message can have: that of the first partition's beginning, whether it is being detached or not.
-async fn oldest_message(connection: &mut PgConnection) -> Result<Option<Uuid>> {
+async fn oldest_message(connection: &mut Connection) -> Result<Option<Uuid>> {
     let oldest = sqlx::query_scalar!(
         "select min(uuid_floor(to_date(right(c.relname::text, 8), 'YYYYMMDD')::timestamp at time zone 'UTC')::text)::uuid
            from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'message'::regclass and c.relname ~ '_[0-9]{8}$'"
@@ -44,7 +44,7 @@ async fn oldest_message(connection: &mut PgConnection) -> Result<Option<Uuid>> {
 }
 
 /// Reads the next pages; `None` if there is nothing to do until more messages are gone.
-async fn slice(connection: &mut PgConnection, table: &str, oldest: Uuid) -> Result<Option<u64>> {
+async fn slice(connection: &mut Connection, table: &str, oldest: Uuid) -> Result<Option<u64>> {
     let mut tx = connection.begin().await?;
     let place = sqlx::query!(
         r#"select below, passing, page, pg_relation_size(name::regclass) / current_setting('block_size')::bigint as "pages!"

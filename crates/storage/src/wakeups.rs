@@ -5,30 +5,39 @@
 
 use std::{
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use sqlx::postgres::PgListener;
+use sqlx::{Executor as _, postgres::PgListener};
+use tokio::time::timeout;
 
-use crate::{Db, db::Inner};
+use crate::{
+    Db,
+    connection::{PING, in_time},
+    db::Inner,
+};
 
 const CHANNEL: &str = "posthaste_due";
 /// Bursts become one NOTIFY.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long to wait before listening again after the connection was lost.
 const BACK_OFF: Duration = Duration::from_millis(500);
+/// How long it may be quiet before we ask whether the connection is still there.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// Wakes up when something is due.
 #[derive(Debug)]
 pub struct Wakeups {
     db: Db,
     listener: Option<PgListener>,
+    /// When it was last known to be connected.
+    heard: Instant,
 }
 
 impl Wakeups {
     /// Listens to this process and, as soon as the database can be reached, to all others.
     pub fn listen(db: &Db) -> Self {
-        Self { db: db.clone(), listener: None }
+        Self { db: db.clone(), listener: None, heard: Instant::now() }
     }
 
     /// Returns when something may be due. A caller that stops waiting misses nothing that its next poll does not find.
@@ -43,19 +52,27 @@ impl Wakeups {
     async fn wait_for_others(&mut self) {
         loop {
             if let Some(listener) = &mut self.listener {
-                if let Ok(Some(_)) = listener.try_recv().await {
-                    return;
+                match timeout(QUIET.saturating_sub(self.heard.elapsed()), listener.try_recv()).await {
+                    Ok(Ok(Some(_))) => {
+                        self.heard = Instant::now();
+                        return;
+                    }
+                    Ok(_) => {}
+                    Err(_) => {
+                        // Not ours while it is asked: a caller that stops waiting leaves half an answer on it.
+                        let Some(mut listener) = self.listener.take() else { continue };
+                        if in_time(PING, listener.execute("select 1")).await.is_ok() {
+                            (self.listener, self.heard) = (Some(listener), Instant::now());
+                            continue;
+                        }
+                    }
                 }
                 // The connection was lost, and notifications with it: look at once.
                 self.listener = None;
                 return;
             }
-            let connected = async {
-                let mut listener = PgListener::connect_with(self.db.pool()).await?;
-                listener.listen(CHANNEL).await.map(|()| listener)
-            };
-            match connected.await {
-                Ok(listener) => self.listener = Some(listener),
+            match self.db.listen(CHANNEL).await {
+                Ok(listener) => (self.listener, self.heard) = (Some(listener), Instant::now()),
                 Err(_) => tokio::time::sleep(BACK_OFF).await,
             }
         }
@@ -73,7 +90,7 @@ impl Db {
 /// Passes the news on to the other nodes, for as long as somebody holds the handle.
 pub(crate) async fn tell_others(db: Weak<Inner>) {
     while let Some(inner) = db.upgrade() {
-        let news = tokio::time::timeout(Duration::from_secs(5), inner.due_elsewhere.notified()).await;
+        let news = timeout(Duration::from_secs(5), inner.due_elsewhere.notified()).await;
         if news.is_ok() {
             tokio::time::sleep(DEBOUNCE).await;
             // A lost NOTIFY costs others a poll interval and nothing else.

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
-use crate::{Db, Result, db::Inner};
+use crate::{Db, Result, connection::Connection, db::Inner};
 
 /// How often a process that claims says so.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -29,7 +29,7 @@ impl Beat {
     }
 
     /// A round of claiming has just been done; now and then this says so, and drops what processes that are gone have left.
-    pub(crate) async fn keep(&mut self, connection: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn keep(&mut self, connection: &mut Connection) -> Result<()> {
         if self.last.is_some_and(|last| last.elapsed() < INTERVAL) {
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl Beat {
     }
 
     /// This process claims no more.
-    pub(crate) async fn end(&self, connection: &mut PgConnection) -> Result<()> {
+    pub(crate) async fn end(&self, connection: &mut Connection) -> Result<()> {
         sqlx::query!("update worker set is_stopped = true where id = $1", self.id).execute(connection).await?;
         Ok(())
     }
@@ -63,7 +63,7 @@ pub(crate) struct Census {
     pub(crate) last_claim_age: Option<f64>,
 }
 
-pub(crate) async fn census(connection: &mut PgConnection) -> Result<Census> {
+pub(crate) async fn census(connection: &mut Connection) -> Result<Census> {
     Ok(sqlx::query_as!(
         Census,
         r#"select count(*) filter (where not is_stopped and claimed_at > now() - make_interval(secs => $1)) as "workers!",

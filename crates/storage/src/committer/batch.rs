@@ -6,10 +6,11 @@ use domain::{
     delivery::{MAX_RESPONSE, Next},
     id::EndpointId,
 };
-use sqlx::{PgConnection, postgres::types::PgInterval, types::Uuid};
+use sqlx::{postgres::types::PgInterval, types::Uuid};
 
-use super::{Finish, Pending};
+use super::pending::{Finish, Pending};
 use crate::{
+    connection::Connection,
     hand_off::{HandOff, Slot},
     idempotency::{EVENT_ID_LOCK, KEY_LOCK, MESSAGE_KEY_LOCK, lock_id},
 };
@@ -75,6 +76,8 @@ pub(super) struct Batch {
     lease_length: Duration,
     /// A run of this batch was sent and its end is unknown.
     pub(super) is_rerun: bool,
+    /// The partitions of its rows were made, or were there.
+    pub(super) has_partitions: bool,
 }
 
 impl Batch {
@@ -82,11 +85,28 @@ impl Batch {
     pub(super) fn new(new: Vec<Pending>, finished: Vec<Finish>, hand_off: Option<&HandOff>, lease_length: Duration) -> Self {
         let new = new.into_iter().map(|pending| (owed(&pending, hand_off), pending)).map(|(owed, pending)| (pending, owed)).collect();
         let lease = Uuid::from_u128(rand::random());
-        Self { new, finished, lease, lease_ends: Instant::now() + lease_length, lease_length, is_rerun: false }
+        Self { new, finished, lease, lease_ends: Instant::now() + lease_length, lease_length, is_rerun: false, has_partitions: false }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.new.is_empty() && self.finished.is_empty()
+        self.len() == 0
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.new.len() + self.finished.len()
+    }
+
+    /// The ids of the rows that go into partitions.
+    pub(super) fn ids(&self) -> Vec<Uuid> {
+        let messages = self.new.iter().map(|(pending, _)| pending.id.into());
+        messages.chain(self.finished.iter().map(|finish| finish.attempt_id.into())).collect()
+    }
+
+    /// Lets go of the messages whose publishers have been told to come back, if the database has nothing of them for certain.
+    pub(super) fn forget_withdrawn(&mut self) {
+        if !self.is_rerun {
+            self.new.retain(|(pending, _)| !pending.is_withdrawn());
+        }
     }
 
     /// Parts the batch for another try after a poisonous item: results from messages first, then in halves.
@@ -111,16 +131,13 @@ impl Batch {
             lease_ends: self.lease_ends,
             lease_length: self.lease_length,
             is_rerun: self.is_rerun,
+            has_partitions: self.has_partitions,
         }
     }
 
     /// Runs the statement, which looks back for saved outcomes as far as `key_horizon`. Returns a verdict per new message,
     /// and which results came too late, by their places.
-    pub(super) async fn run(
-        &self,
-        connection: &mut PgConnection,
-        key_horizon: Duration,
-    ) -> Result<(Vec<Decided>, Vec<usize>), sqlx::Error> {
+    pub(super) async fn run(&self, connection: &mut Connection, key_horizon: Duration) -> Result<(Vec<Decided>, Vec<usize>), sqlx::Error> {
         let (a, f) = (Accept::of(self), Finished::of(self));
         let horizon = PgInterval { months: 0, days: 0, microseconds: i64::try_from(key_horizon.as_micros()).unwrap_or(i64::MAX) };
         let lines = sqlx::query_as!(
@@ -203,11 +220,8 @@ struct Line {
 }
 
 fn owed(pending: &Pending, hand_off: Option<&HandOff>) -> Vec<Owed> {
-    let wanted = pending.subscribers.targets.iter().filter(|target| {
-        let endpoint = &target.endpoint;
-        !endpoint.is_disabled && endpoint.filter.wants(&pending.new.event_type, &pending.new.channels)
-    });
-    wanted
+    pending
+        .wanting()
         .map(|target| {
             let endpoint_id = target.endpoint.id;
             let slot = hand_off.and_then(|hand_off| hand_off.reserve(&target.endpoint, pending.new.payload.len()));

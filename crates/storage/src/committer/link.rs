@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
-use crate::{Db, session::Session};
+use crate::{Db, connection::Connection, session::Session};
 
 /// How long to wait between tries to connect.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -26,6 +26,8 @@ pub(super) enum Trouble {
     Lost,
     /// A partition is missing; nothing was written.
     MissingPartition,
+    /// It took longer than the server allows; nothing was written, and a part of it may be faster.
+    TooSlow,
     /// Something in the batch cannot be stored; nothing was written.
     BadData,
     /// The server has no room for all the locks of the batch; nothing was written, and a part of it may fit.
@@ -41,7 +43,9 @@ impl Trouble {
             return if matches!(error, sqlx::Error::Encode(_)) { Self::BadData } else { Self::Lost };
         };
         match database.code().as_deref().unwrap_or_default() {
-            "23514" => Self::MissingPartition,
+            // A row without a partition breaks no constraint that has a name.
+            "23514" if database.constraint().is_none() => Self::MissingPartition,
+            "57014" => Self::TooSlow,
             // The only memory that a statement of ours can run out of is that of the lock table.
             "53200" => Self::TooLarge,
             "57P01" | "57P02" | "57P03" | "57P05" => Self::Lost,
@@ -89,7 +93,7 @@ impl Link {
         Ok(Self { session, lock })
     }
 
-    pub(super) async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+    pub(super) async fn connection(&mut self) -> Result<&mut Connection, sqlx::Error> {
         self.session.ready().await
     }
 

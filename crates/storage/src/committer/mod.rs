@@ -5,13 +5,16 @@
 //! after the commit, and what is to be sent now is handed over after the commit too.
 
 mod batch;
+mod line;
 mod link;
+mod pending;
+mod progress;
+mod room;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::{
-    fmt,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -19,16 +22,19 @@ use std::{
 use bytes::Bytes;
 use domain::{
     delivery::{Next, Outcome},
-    id::{ApplicationId, AttemptId, Id, MessageId},
-    idempotency::{payload_digest, scope_hash},
+    id::{ApplicationId, MessageId},
     message::Message,
 };
-use sqlx::types::Uuid;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
+pub(crate) use self::progress::Progress;
+use self::{
+    pending::{Finish, Pending, Settled},
+    room::Room,
+};
 use crate::{
     Db, Error, Result,
     applications::Reference,
@@ -41,12 +47,8 @@ use crate::{
     messages, policies,
 };
 
-/// How many new messages may wait for the writer; more are refused.
-const WAITING: usize = 4096;
-/// How many bytes of payload may wait for the writer; more are refused.
-const WAITING_BYTES: usize = 256 << 20;
-/// How long a publisher waits for its outcome. After that it is told that the database is unavailable, and a repeat under
-/// the same key finds out what happened.
+/// How long a publisher waits for its outcome. After that it is told that the database is unavailable; what the database has not
+/// been sent by then is not stored any more, and of the rest a repeat under the same key finds out what happened.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A message to be accepted.
 #[derive(Clone, Debug)]
@@ -159,10 +161,10 @@ pub fn start(db: &Db, options: Options) -> Committer {
     if let Some(hand_off) = &options.hand_off {
         db.metrics().watch(hand_off.clone());
     }
-    let (new, waiting) = mpsc::channel(WAITING);
+    let (new, waiting) = mpsc::unbounded_channel();
     let (done, finished) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
-    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::new(Semaphore::new(WAITING_BYTES)), flights: Arc::default() };
+    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::default(), flights: Arc::default() };
     let publisher = Publisher { shared: Arc::new(shared), new };
     let completer = Completer { db: db.clone(), done };
     let writer = writer::Writer::new(db, options, Arc::clone(&publisher.shared), waiting, finished, stopped);
@@ -173,8 +175,8 @@ pub fn start(db: &Db, options: Options) -> Committer {
 #[derive(Debug)]
 struct Shared {
     db: Db,
-    new: mpsc::WeakSender<Pending>,
-    room: Arc<Semaphore>,
+    new: mpsc::WeakUnboundedSender<Pending>,
+    room: Arc<Room>,
     flights: Arc<Flights<Box<Message>>>,
 }
 
@@ -182,12 +184,14 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct Publisher {
     shared: Arc<Shared>,
-    new: mpsc::Sender<Pending>,
+    /// Bounded by the room that what waits must have.
+    new: mpsc::UnboundedSender<Pending>,
 }
 
 impl Publisher {
     /// Accepts a message: returns once the message, its deliveries and its idempotency record are committed together.
-    /// A caller that goes away changes nothing.
+    /// Who stops waiting takes back what the database has not been sent yet: a handler does so only when its patience ends, and
+    /// goes on waiting for a client that has hung up.
     pub async fn publish(&self, new: &Arc<NewMessage>) -> Result<Published> {
         let outcome = match new.claim {
             Some(claim) => self.publish_once(new, claim).await,
@@ -250,14 +254,10 @@ impl Publisher {
         if shared.db.inner.is_down.load(Ordering::Relaxed) {
             return Err(Error::Unavailable(None));
         }
-        let size = u32::try_from(new.payload.len()).unwrap_or(u32::MAX);
-        let room = Arc::clone(&shared.room).try_acquire_many_owned(size).map_err(|_| Error::Overloaded)?;
+        let place = shared.room.take(new.subscribers.application.tenant_id, new.payload.len()).ok_or(Error::Overloaded)?;
         let (reply, outcome) = oneshot::channel();
-        let pending = Pending::new(shared.db.new_id().into(), new, claim, reply, flight, room);
-        self.new.try_send(pending).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => Error::Unavailable(None),
-        })?;
+        let pending = Pending::new(shared.db.new_id().into(), new, claim, reply, flight, place);
+        self.new.send(pending).map_err(|_| Error::Unavailable(None))?;
         let settled = tokio::time::timeout(PATIENCE, outcome).await;
         match settled.map_err(|_| Error::Unavailable(None))?.map_err(|_| Error::Unavailable(None))?? {
             Settled::Published(published) => Ok(published),
@@ -309,99 +309,4 @@ impl Completer {
             tracing::error!("a send ended after the committer: its lease will run out and show it as unknown");
         }
     }
-}
-
-/// A new message on its way to the writer.
-struct Pending {
-    id: MessageId,
-    new: Arc<NewMessage>,
-    /// Who may be owed it: looked up again if the transaction finds that they changed.
-    subscribers: Arc<Subscribers>,
-    /// Its idempotency key, under the policy of those subscribers.
-    claim: Option<Claim>,
-    /// The names that it must have to itself in a batch, and under locks in the database.
-    event_id_hash: Option<Uuid>,
-    message_key_hash: Option<Uuid>,
-    digest: Uuid,
-    reply: oneshot::Sender<Result<Settled>>,
-    since: Instant,
-    _flight: Option<Arc<Flight<Box<Message>>>>,
-    _room: OwnedSemaphorePermit,
-}
-
-impl fmt::Debug for Pending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pending({})", self.id)
-    }
-}
-
-impl Pending {
-    fn new(
-        id: MessageId,
-        new: Arc<NewMessage>,
-        claim: Option<Claim>,
-        reply: oneshot::Sender<Result<Settled>>,
-        flight: Option<Arc<Flight<Box<Message>>>>,
-        room: OwnedSemaphorePermit,
-    ) -> Self {
-        let subscribers = Arc::clone(&new.subscribers);
-        let scope = subscribers.application.id.into();
-        let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(messages::EVENT_ID, scope, text));
-        let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(messages::MESSAGE_KEY, scope, text));
-        let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
-        Self {
-            id,
-            new,
-            subscribers,
-            claim,
-            event_id_hash,
-            message_key_hash,
-            digest,
-            reply,
-            since: Instant::now(),
-            _flight: flight,
-            _room: room,
-        }
-    }
-
-    /// The message as it is stored.
-    fn message(&self, duplicate_of: Option<MessageId>, payload_mismatch: bool) -> Message {
-        let application = &self.subscribers.application;
-        Message {
-            id: self.id,
-            tenant_id: application.tenant_id,
-            application_id: application.id,
-            event_type: self.new.event_type.clone(),
-            event_id: self.new.event_id.clone(),
-            channels: self.new.channels.clone(),
-            payload: Some(self.new.payload.clone()),
-            content_type: self.new.content_type.clone(),
-            message_key: self.new.message_key.clone(),
-            duplicate_of,
-            released_at: None,
-            payload_mismatch,
-            created_at: self.id.created_at(),
-        }
-    }
-
-    fn settle(self, outcome: Result<Settled>) {
-        // A publisher that has gone away changes nothing.
-        self.reply.send(outcome).ok();
-    }
-}
-
-/// What the writer tells a publisher.
-#[derive(Debug)]
-enum Settled {
-    Published(Published),
-    /// The outcome of an earlier request with the same key: this message, or a refusal.
-    ReplayOf(Option<MessageId>),
-}
-
-/// A finished send on its way to the writer; without a report, a job handed back unsent.
-#[derive(Debug)]
-struct Finish {
-    attempt_id: AttemptId,
-    job: Box<Job>,
-    report: Option<Report>,
 }

@@ -305,15 +305,15 @@ async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
     let (hand_off, _jobs) = hand_off::channel(Limits { per_endpoint: 4, in_all: 64 });
     let shared = Arc::new(Shared {
         db: stage.db.clone(),
-        new: mpsc::channel(1).0.downgrade(),
-        room: Arc::new(Semaphore::new(1000)),
+        new: mpsc::unbounded_channel().0.downgrade(),
+        room: Arc::default(),
         flights: Arc::default(),
     });
     let mut pending = Vec::new();
     for (claim, key) in [(Some(claim(1, 1)), None), (None, None), (None, Some("k")), (Some(claim(2, 2)), Some("other"))] {
         let new = NewMessage { claim, message_key: key.map(Into::into), ..stage.message("{}").await };
-        let room = Arc::clone(&shared.room).try_acquire_many_owned(2).expect("room");
-        pending.push(Pending::new(stage.db.new_id().into(), new.into(), claim, oneshot::channel().0, None, room));
+        let place = shared.room.take(stage.tenant_id, 2).expect("room");
+        pending.push(Pending::new(stage.db.new_id().into(), new.into(), claim, oneshot::channel().0, None, place));
     }
     let mut batch = batch::Batch::new(pending, Vec::new(), Some(&hand_off), LEASE);
     let mut link = link::Link::try_connect(&stage.db, None).await.expect("connected");
@@ -332,7 +332,7 @@ async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
 async fn what_memory_has_no_room_for_is_refused_and_counted() {
     let stage = Stage::set().await;
     let (committer, _hand_off, _jobs) = stage.start();
-    let large = NewMessage { payload: Bytes::from(vec![0; WAITING_BYTES + 1]), ..stage.message("{}").await };
+    let large = NewMessage { payload: Bytes::from(vec![0; room::WAITING_BYTES + 1]), ..stage.message("{}").await };
     assert!(matches!(committer.publisher.publish(&Arc::new(large)).await, Err(Error::Overloaded)));
     let shown = crate::metrics::scrape(&stage.db).await;
     assert!(shown.contains("posthaste_messages_refused_total{reason=\"overloaded\"} 1\n"), "{shown}");

@@ -1,7 +1,6 @@
 //! The writer's loop: take what waits, write it, settle it; and what happens when that fails.
 
 use std::{
-    collections::HashSet,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -15,9 +14,11 @@ use sqlx::types::Uuid;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    Finish, Options, Pending, Published, Settled, Shared,
+    Options, Published, Shared,
     batch::{Batch, Decided, Owed, Verdict},
+    line::{CAP, Line},
     link::{Link, Trouble},
+    pending::{Finish, Pending, Settled},
 };
 use crate::{
     Db, Error, directory,
@@ -25,10 +26,6 @@ use crate::{
     partitions, queue,
 };
 
-/// The most new messages, and the most finished sends, of one batch.
-const CAP: usize = 256;
-/// The most payload bytes of one batch: a statement must fit in memory several times over.
-const CAP_BYTES: usize = 8 << 20;
 /// How long a request that met a busy event id or message key is tried again before it is refused.
 const NAME_PATIENCE: Duration = Duration::from_secs(1);
 /// How long such a request, or a result that cannot be written, rests before it is tried again.
@@ -43,12 +40,12 @@ pub(super) struct Writer {
     db: Db,
     options: Options,
     shared: Arc<Shared>,
-    waiting: mpsc::Receiver<Pending>,
+    waiting: mpsc::UnboundedReceiver<Pending>,
     finished: mpsc::UnboundedReceiver<Finish>,
     stopped: watch::Receiver<bool>,
     link: Option<Link>,
-    /// Taken from `waiting`, but not fit for the batch at hand.
-    deferred: Vec<Pending>,
+    /// Taken from `waiting`, to be written by turns.
+    line: Line,
 }
 
 impl Writer {
@@ -56,11 +53,11 @@ impl Writer {
         db: &Db,
         options: Options,
         shared: Arc<Shared>,
-        waiting: mpsc::Receiver<Pending>,
+        waiting: mpsc::UnboundedReceiver<Pending>,
         finished: mpsc::UnboundedReceiver<Finish>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        Self { db: db.clone(), options, shared, waiting, finished, stopped, link: None, deferred: Vec::new() }
+        Self { db: db.clone(), options, shared, waiting, finished, stopped, link: None, line: Line::default() }
     }
 
     pub(super) async fn run(mut self) {
@@ -76,90 +73,75 @@ impl Writer {
     /// Whatever waits in both channels: there is no timer, so a lone request pays no wait, and what arrives during a commit
     /// is the next batch. `None` once stopped and drained.
     async fn next_batch(&mut self) -> Option<Batch> {
-        let (mut new, mut finished) = (std::mem::take(&mut self.deferred), Vec::new());
+        let mut finished = Vec::new();
         if *self.stopped.borrow() {
             self.waiting.close();
-        } else if new.is_empty() {
+        } else if self.line.is_empty() {
             tokio::select! {
-                _ = self.waiting.recv_many(&mut new, CAP) => {}
+                Some(pending) = self.waiting.recv() => self.line.push(pending),
                 _ = self.finished.recv_many(&mut finished, CAP) => {}
                 _ = self.stopped.changed() => {}
             }
         }
-        while new.len() < CAP
-            && let Ok(pending) = self.waiting.try_recv()
-        {
-            new.push(pending);
+        while let Ok(pending) = self.waiting.try_recv() {
+            self.line.push(pending);
         }
         while finished.len() < CAP
             && let Ok(finish) = self.finished.try_recv()
         {
             finished.push(finish);
         }
-        if new.is_empty() && finished.is_empty() && *self.stopped.borrow() {
+        if self.line.is_empty() && finished.is_empty() && *self.stopped.borrow() {
             return None;
         }
-        let new = self.defer(new);
+        let new = self.line.take();
         Some(Batch::new(new, finished, self.options.hand_off.as_ref(), self.options.lease))
-    }
-
-    /// Keeps back what must not share a batch: a second use of a name (advisory locks are re-entrant, so the statement could
-    /// not tell the two apart), and what would make the statement too large.
-    fn defer(&mut self, waiting: Vec<Pending>) -> Vec<Pending> {
-        let (mut names, mut bytes, mut new) = (HashSet::new(), 0, Vec::with_capacity(waiting.len()));
-        for pending in waiting {
-            bytes += pending.new.payload.len();
-            let own = [pending.claim.map(|claim| claim.scope), pending.event_id_hash, pending.message_key_hash];
-            let is_first = own.iter().flatten().all(|name| !names.contains(name));
-            if is_first && (bytes <= CAP_BYTES || new.is_empty()) {
-                names.extend(own.into_iter().flatten());
-                new.push(pending);
-            } else {
-                self.deferred.push(pending);
-            }
-        }
-        new
     }
 
     /// Writes a batch, in parts if something in it is poisonous. A result is never dropped while the process lives.
     async fn write(&mut self, batch: Batch) {
         let mut parts = vec![batch];
         while let Some(mut batch) = parts.pop() {
+            batch.forget_withdrawn();
             if batch.is_empty() {
                 continue;
             }
-            let trouble = match self.commit(&batch).await {
+            self.db.inner.writing.begin();
+            match self.commit(&batch).await {
                 Ok((decided, late)) => {
+                    self.db.inner.writing.end();
                     self.settle(batch, &decided, &late);
-                    continue;
                 }
-                Err(trouble) => trouble,
-            };
-            match trouble {
-                Trouble::Lost => {
-                    batch.is_rerun = true;
-                    if let Some(batch) = self.reconnect(batch).await {
-                        parts.push(batch);
-                    }
+                Err(trouble) => self.repair(trouble, batch, &mut parts).await,
+            }
+        }
+        self.db.inner.writing.end();
+    }
+
+    /// What is left to do of a batch that was not written, and of the other parts of the one that it was a part of.
+    async fn repair(&mut self, trouble: Trouble, mut batch: Batch, parts: &mut Vec<Batch>) {
+        match trouble {
+            Trouble::Lost => {
+                batch.is_rerun = true;
+                parts.extend(self.reconnect(batch).await);
+            }
+            Trouble::MissingPartition if !batch.has_partitions => {
+                batch.has_partitions = self.make_partitions(&batch).await;
+                parts.push(batch);
+            }
+            Trouble::BadData | Trouble::MissingPartition | Trouble::TooLarge | Trouble::TooSlow if batch.len() > 1 => {
+                let (first, second) = batch.split();
+                parts.extend([second, first]);
+            }
+            Trouble::BadData | Trouble::MissingPartition => parts.extend(antidote(batch)),
+            Trouble::NotNow | Trouble::TooLarge | Trouble::TooSlow => {
+                // The other parts would meet the same, unless this one was merely too much.
+                let others = parts.iter_mut().filter(|_| trouble != Trouble::TooSlow).flat_map(|part| part.new.drain(..));
+                for (pending, _) in others.chain(batch.new.drain(..)) {
+                    pending.settle(Err(Error::Unavailable(None)));
                 }
-                Trouble::MissingPartition => {
-                    self.make_partitions().await;
-                    parts.push(batch);
-                }
-                Trouble::BadData | Trouble::TooLarge if batch.new.len() + batch.finished.len() > 1 => {
-                    let (first, second) = batch.split();
-                    parts.extend([second, first]);
-                }
-                Trouble::NotNow | Trouble::TooLarge => {
-                    // The other parts would meet the same.
-                    let others = parts.iter_mut().flat_map(|part| part.new.drain(..));
-                    for (pending, _) in others.chain(batch.new.drain(..)) {
-                        pending.settle(Err(Error::Unavailable(None)));
-                    }
-                    tokio::time::sleep(NOT_NOW).await;
-                    parts.push(batch);
-                }
-                Trouble::BadData => parts.extend(antidote(batch)),
+                tokio::time::sleep(NOT_NOW).await;
+                parts.push(batch);
             }
         }
     }
@@ -210,10 +192,19 @@ impl Writer {
         Some(batch)
     }
 
-    async fn make_partitions(&self) {
-        if let Err(error) = partitions::ensure(&self.db).await {
-            tracing::error!(?error, "a partition is missing and cannot be made");
-            tokio::time::sleep(NOT_NOW).await;
+    /// Makes those of the next weeks, and those of the batch, wherever a clock that jumped has put it. Returns whether it could.
+    async fn make_partitions(&self, batch: &Batch) -> bool {
+        let made = async {
+            partitions::ensure(&self.db).await?;
+            partitions::ensure_for(&self.db, &batch.ids()).await
+        };
+        match made.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(?error, "a partition is missing and cannot be made");
+                tokio::time::sleep(NOT_NOW).await;
+                false
+            }
         }
     }
 
@@ -304,11 +295,8 @@ impl Writer {
             let application = &pending.subscribers.application;
             match directory::reload(&db, application.tenant_id, &pending.new.application).await {
                 Ok(fresh) if fresh.application.id == application.id => {
-                    if let Some(claim) = &mut pending.claim {
-                        claim.policy = fresh.policy;
-                    }
-                    pending.subscribers = fresh;
-                    put_back(&shared, pending).await;
+                    pending.renew(fresh);
+                    put_back(&shared, pending);
                 }
                 // The key's scope was that of the old application, so the caller has to claim anew.
                 Ok(_) => pending.settle(Err(Error::Renamed)),
@@ -325,18 +313,18 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             tokio::time::sleep(REST).await;
-            put_back(&shared, pending).await;
+            put_back(&shared, pending);
         });
     }
 }
 
-async fn put_back(shared: &Shared, pending: Pending) {
-    match shared.new.upgrade() {
-        Some(new) => match new.send(pending).await {
-            Ok(()) => {}
-            Err(rejected) => rejected.0.settle(Err(Error::Unavailable(None))),
-        },
-        None => pending.settle(Err(Error::Unavailable(None))),
+fn put_back(shared: &Shared, pending: Pending) {
+    let rejected = match shared.new.upgrade() {
+        Some(new) => new.send(pending).err().map(|rejected| rejected.0),
+        None => Some(pending),
+    };
+    if let Some(pending) = rejected {
+        pending.settle(Err(Error::Unavailable(None)));
     }
 }
 

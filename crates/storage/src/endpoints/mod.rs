@@ -12,14 +12,12 @@ use domain::{
     id::{ApplicationId, EndpointId, TenantId},
     signing::Secret,
 };
-use sqlx::{
-    PgConnection,
-    types::{Json, Uuid},
-};
+use sqlx::types::{Json, Uuid};
 
 use crate::{
     Db, Error, Result,
     applications::{self, Made, Reference},
+    connection::Connection,
     health,
     idempotency::Effect,
     page::{Page, PageRequest},
@@ -75,7 +73,7 @@ pub struct Create {
 impl Effect for Create {
     type Output = Endpoint;
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Endpoint> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<Endpoint> {
         let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
         let endpoint = insert(db, &mut *tx, self.tenant_id, application_id, self.change, self.secret).await?;
         if !self.headers.is_empty() {
@@ -114,7 +112,7 @@ impl Effect for Update {
     /// What was held for the endpoint may have been let go.
     const WAKES: bool = true;
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Self::Output> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<Self::Output> {
         let Self { address, mut change, or_create } = self;
         let application_id = applications::lock(&mut *tx, address.tenant_id, &address.application).await?;
         let found = find(&mut *tx, application_id, &address.endpoint).await?;
@@ -147,7 +145,7 @@ impl Effect for Delete {
 
     const WAKES: bool = true;
 
-    async fn apply(self, _: &Db, tx: &mut PgConnection) -> Result<()> {
+    async fn apply(self, _: &Db, tx: &mut Connection) -> Result<()> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.0).await?;
         let id = Uuid::from(endpoint_id);
         sqlx::query!("update endpoint set deleted_at = now(), headers = null where id = $1", id).execute(&mut *tx).await?;
@@ -161,7 +159,7 @@ impl Effect for Delete {
 /// One endpoint.
 pub async fn get(db: &Db, address: &Address) -> Result<Endpoint> {
     let application_id = applications::resolve(db, address.tenant_id, &address.application).await?;
-    Ok(find(&mut *db.pool().acquire().await?, application_id, &address.endpoint).await?.ok_or(Error::NotFound(WHAT))?.into())
+    Ok(find(&mut db.pool().acquire().await?, application_id, &address.endpoint).await?.ok_or(Error::NotFound(WHAT))?.into())
 }
 
 /// The application's endpoints by id.
@@ -211,7 +209,7 @@ pub async fn disable(db: &Db, endpoint_id: EndpointId) -> Result<()> {
 
 /// Keeps `endpoint_rate` true: an endpoint has a row there if it has a throttle and may be sent to. What is owed to one that is
 /// off ends without a request, and need not wait for its turn.
-async fn keep_rate(tx: &mut PgConnection, id: Uuid) -> Result<()> {
+async fn keep_rate(tx: &mut Connection, id: Uuid) -> Result<()> {
     sqlx::query!(
         "insert into endpoint_rate (endpoint_id, rate)
          select id, throttle_rate from endpoint where id = $1 and throttle_rate is not null and not is_disabled and deleted_at is null
@@ -231,7 +229,7 @@ async fn keep_rate(tx: &mut PgConnection, id: Uuid) -> Result<()> {
 }
 
 /// All live endpoints of an application, and their secrets, for the directory.
-pub(crate) async fn all(connection: &mut PgConnection, application_id: ApplicationId) -> Result<(Vec<Row>, Vec<SecretRow>)> {
+pub(crate) async fn all(connection: &mut Connection, application_id: ApplicationId) -> Result<(Vec<Row>, Vec<SecretRow>)> {
     let id = Uuid::from(application_id);
     let rows = sqlx::query_as!(
         Row,
@@ -255,14 +253,14 @@ pub(crate) async fn all(connection: &mut PgConnection, application_id: Applicati
 }
 
 /// Locks the application of a live endpoint, for a write to the endpoint.
-async fn lock(tx: &mut PgConnection, address: &Address) -> Result<(ApplicationId, EndpointId)> {
+async fn lock(tx: &mut Connection, address: &Address) -> Result<(ApplicationId, EndpointId)> {
     let application_id = applications::lock(&mut *tx, address.tenant_id, &address.application).await?;
     let row = find(tx, application_id, &address.endpoint).await?.ok_or(Error::NotFound(WHAT))?;
     Ok((application_id, row.id.into()))
 }
 
 pub(crate) async fn find(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     application_id: ApplicationId,
     endpoint: &Reference<EndpointId>,
 ) -> Result<Option<Row>> {

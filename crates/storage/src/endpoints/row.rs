@@ -6,19 +6,16 @@ use domain::{
     id::{ApplicationId, TenantId},
     signing::Secret,
 };
-use sqlx::{
-    PgConnection,
-    types::{Json, Uuid},
-};
+use sqlx::types::{Json, Uuid};
 
 use super::{
     Change, Row, keep_rate,
     secrets::{random_secret, write_secret},
 };
-use crate::{Conflict, Db, Error, Result, error::on_constraint, event_types, health};
+use crate::{Conflict, Db, Error, Result, connection::Connection, error::on_constraint, event_types, health};
 
 /// Refuses event types that do not exist or are archived, but for those that the endpoint has already: it may keep them.
-async fn check_event_types(tx: &mut PgConnection, tenant_id: TenantId, change: &Change, had: &[String]) -> Result<()> {
+async fn check_event_types(tx: &mut Connection, tenant_id: TenantId, change: &Change, had: &[String]) -> Result<()> {
     let Some(Some(names)) = &change.event_types else { return Ok(()) };
     let new: Vec<_> = names.iter().filter(|name| !had.contains(name)).cloned().collect();
     let missing = event_types::missing(tx, tenant_id, &new).await?;
@@ -28,7 +25,7 @@ async fn check_event_types(tx: &mut PgConnection, tenant_id: TenantId, change: &
 /// Makes an endpoint. Its application must be locked.
 pub(super) async fn insert(
     db: &Db,
-    tx: &mut PgConnection,
+    tx: &mut Connection,
     tenant_id: TenantId,
     application_id: ApplicationId,
     change: Change,
@@ -66,7 +63,7 @@ pub(super) async fn insert(
 }
 
 /// Changes an endpoint. Its application must be locked.
-pub(super) async fn update(tx: &mut PgConnection, tenant_id: TenantId, was: &Row, change: Change) -> Result<Endpoint> {
+pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, change: Change) -> Result<Endpoint> {
     check_event_types(&mut *tx, tenant_id, &change, was.event_types.as_deref().unwrap_or_default()).await?;
     let updated = sqlx::query_as!(
         Row,

@@ -9,10 +9,10 @@ use domain::{
     signing::Secret,
 };
 use rand::Rng;
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
 use super::{Address, get, lock};
-use crate::{Db, Error, Result, applications, idempotency::Effect};
+use crate::{Db, Error, Result, applications, connection::Connection, idempotency::Effect};
 
 /// Bytes of a generated signing secret (Standard Webhooks recommends 24).
 const SECRET_BYTES: usize = 24;
@@ -37,7 +37,7 @@ pub struct RotateSecret {
 impl Effect for RotateSecret {
     type Output = Secret;
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<Secret> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<Secret> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.address).await?;
         let id = Uuid::from(endpoint_id);
         sqlx::query!("delete from endpoint_secret where endpoint_id = $1 and expires_at <= now()", id).execute(&mut *tx).await?;
@@ -94,7 +94,7 @@ pub struct SetHeaders {
 impl Effect for SetHeaders {
     type Output = ();
 
-    async fn apply(self, db: &Db, tx: &mut PgConnection) -> Result<()> {
+    async fn apply(self, db: &Db, tx: &mut Connection) -> Result<()> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.address).await?;
         // Headers that are replaced as a whole are not even opened: perhaps they cannot be.
         let replaces_all = self.replace_but.as_ref().is_some_and(Vec::is_empty);
@@ -135,7 +135,7 @@ pub async fn secret(db: &Db, address: &Address) -> Result<Secret> {
 /// The custom headers.
 pub async fn headers(db: &Db, address: &Address) -> Result<Headers> {
     let id = get(db, address).await?.id;
-    read_headers(db, &mut *db.pool().acquire().await?, id).await
+    read_headers(db, &mut db.pool().acquire().await?, id).await
 }
 
 pub(super) fn random_secret() -> Secret {
@@ -144,7 +144,7 @@ pub(super) fn random_secret() -> Secret {
     Secret::symmetric(bytes)
 }
 
-pub(super) async fn write_secret(db: &Db, tx: &mut PgConnection, endpoint_id: EndpointId, secret: &Secret) -> Result<()> {
+pub(super) async fn write_secret(db: &Db, tx: &mut Connection, endpoint_id: EndpointId, secret: &Secret) -> Result<()> {
     let id = db.new_id();
     let sealed = db.inner.sealer.seal(id, secret.expose().as_bytes());
     sqlx::query!("insert into endpoint_secret (id, endpoint_id, secret) values ($1, $2, $3)", id, Uuid::from(endpoint_id), sealed)
@@ -158,7 +158,7 @@ pub(crate) fn open_secret(db: &Db, id: Uuid, sealed: &[u8]) -> Result<Secret> {
     Secret::parse(&text).map_err(|_| Error::Sealed)
 }
 
-pub(super) async fn write_headers(db: &Db, tx: &mut PgConnection, endpoint_id: EndpointId, headers: &Headers) -> Result<()> {
+pub(super) async fn write_headers(db: &Db, tx: &mut Connection, endpoint_id: EndpointId, headers: &Headers) -> Result<()> {
     let id = Uuid::from(endpoint_id);
     let json = serde_json::to_vec(headers).expect("text to text is JSON");
     let sealed = db.inner.sealer.seal(id, &json);
@@ -166,7 +166,7 @@ pub(super) async fn write_headers(db: &Db, tx: &mut PgConnection, endpoint_id: E
     Ok(())
 }
 
-async fn read_headers(db: &Db, connection: &mut PgConnection, endpoint_id: EndpointId) -> Result<Headers> {
+async fn read_headers(db: &Db, connection: &mut Connection, endpoint_id: EndpointId) -> Result<Headers> {
     let id = Uuid::from(endpoint_id);
     let sealed = sqlx::query_scalar!("select headers from endpoint where id = $1", id).fetch_one(connection).await?;
     open_headers(db, id, sealed.as_deref())
@@ -178,7 +178,7 @@ pub(crate) fn open_headers(db: &Db, id: Uuid, sealed: Option<&[u8]>) -> Result<H
 }
 
 /// Erases the secrets of endpoints that are deleted in this transaction: nothing is sent to them any more.
-pub(crate) async fn erase(tx: &mut PgConnection, endpoints: &[Uuid]) -> Result<()> {
+pub(crate) async fn erase(tx: &mut Connection, endpoints: &[Uuid]) -> Result<()> {
     sqlx::query!("delete from endpoint_secret where endpoint_id = any ($1)", endpoints).execute(tx).await?;
     Ok(())
 }

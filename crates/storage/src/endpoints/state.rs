@@ -5,10 +5,10 @@ use domain::{
     health::State,
     id::{AttemptId, EndpointId, Id, MessageId},
 };
-use sqlx::{PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
 use super::{Address, get};
-use crate::{Db, Result};
+use crate::{Db, Result, connection::Connection};
 
 /// Bounds the statements of one look, and keeps them to their indexes.
 const SETTINGS: &str =
@@ -88,7 +88,7 @@ pub async fn health(db: &Db, address: &Address) -> Result<EndpointHealth> {
 }
 
 /// The last failure that nothing followed yet, or one of the last attempts of all: what was canceled has hidden those before it.
-async fn last_failure(tx: &mut PgConnection, id: Uuid) -> Result<Option<Failure>> {
+async fn last_failure(tx: &mut Connection, id: Uuid) -> Result<Option<Failure>> {
     let row = sqlx::query!(
         r#"select id as "id!", message_id as "message_id!", status_code as "status_code!", response as "response!" from (
              (select id, message_id, status_code, response from attempt where endpoint_id = $1 and outcome = 1 and is_latest order by id desc limit 1)
@@ -109,7 +109,7 @@ async fn last_failure(tx: &mut PgConnection, id: Uuid) -> Result<Option<Failure>
 }
 
 /// What sleeps is found by its last attempt, which names the time of the next: those are kept by endpoint, and what sleeps is not.
-async fn owed(tx: &mut PgConnection, id: Uuid) -> Result<Owed> {
+async fn owed(tx: &mut Connection, id: Uuid) -> Result<Owed> {
     let row = sqlx::query!(
         r#"with due as materialized (
              select message_id from queue where endpoint_id = $1 and due_at <= now() order by endpoint_id, due_at limit 10001

@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use domain::{id::TenantId, idempotency::Policy};
-use sqlx::{Acquire, PgConnection, Postgres, Transaction, types::Uuid};
+use sqlx::types::Uuid;
 
 pub(crate) use self::saved::open;
 pub use self::saved::{Found, find, known_refusal, save_refusal};
@@ -23,7 +23,11 @@ use self::{
     flights::{Entry, Landing},
     saved::Saved,
 };
-use crate::{Db, Error, Result, policies};
+use crate::{
+    Db, Error, Result,
+    connection::{Connection, Transaction},
+    policies,
+};
 
 /// The name-space of header keys in [`lock_id`].
 pub(crate) const KEY_LOCK: u8 = 1;
@@ -86,7 +90,7 @@ pub trait Effect: Send {
     const WAKES: bool = false;
 
     /// Does it, inside a transaction that the caller owns.
-    fn apply(self, db: &Db, tx: &mut PgConnection) -> impl Future<Output = Result<Self::Output>> + Send;
+    fn apply(self, db: &Db, tx: &mut Connection) -> impl Future<Output = Result<Self::Output>> + Send;
 }
 
 /// An answer as a client sees it.
@@ -209,13 +213,7 @@ where
     answered
 }
 
-async fn within<E, R>(
-    db: &Db,
-    tx: &mut Transaction<'static, Postgres>,
-    keyed: Option<(Claim, &str)>,
-    effect: E,
-    render: R,
-) -> Result<Answered>
+async fn within<E, R>(db: &Db, tx: &mut Transaction<'static>, keyed: Option<(Claim, &str)>, effect: E, render: R) -> Result<Answered>
 where
     E: Effect,
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
@@ -239,15 +237,16 @@ where
     Ok(Answered { answer, is_replay: false })
 }
 
-/// SQLSTATE 23514 (`check_violation`) is what an insert meets when the day's partition has not been made.
-fn is_partition_missing(error: &Error) -> bool {
-    matches!(error, Error::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514"))
+/// SQLSTATE 23514 (`check_violation`) without the name of a constraint is what an insert meets when the day's partition has not been
+/// made.
+pub(crate) fn is_partition_missing(error: &Error) -> bool {
+    matches!(error, Error::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514") && error.constraint().is_none())
 }
 
 /// Opens the transaction that holds the key's lock until it ends, unless the key has a saved outcome; without a claim, just a
 /// transaction. The lock is tried in a statement of its own: the look-up after it then sees whatever the last holder committed.
 /// An outcome that is found is final whoever holds the lock: perhaps another one who has come for it.
-async fn begin(db: &Db, claim: Option<Claim>) -> Result<(Transaction<'static, Postgres>, Option<Saved>)> {
+async fn begin(db: &Db, claim: Option<Claim>) -> Result<(Transaction<'static>, Option<Saved>)> {
     let deadline = Instant::now() + claim.map_or(Duration::ZERO, |claim| claim.policy.wait);
     loop {
         let mut tx = db.pool().begin().await?;
@@ -266,7 +265,7 @@ async fn begin(db: &Db, claim: Option<Claim>) -> Result<(Transaction<'static, Po
     }
 }
 
-async fn try_lock(tx: &mut PgConnection, claim: &Claim) -> Result<bool> {
+async fn try_lock(tx: &mut Connection, claim: &Claim) -> Result<bool> {
     let is_ours = sqlx::query_scalar!(r#"select pg_try_advisory_xact_lock($1) as "is_ours!""#, lock_id(KEY_LOCK, claim.scope));
     Ok(is_ours.fetch_one(tx).await?)
 }

@@ -5,10 +5,10 @@ use domain::{
     id::MessageId,
     idempotency::{FINGERPRINT_VERSION, Policy, Saves},
 };
-use sqlx::{Acquire, PgConnection, types::Uuid};
+use sqlx::types::Uuid;
 
 use super::{Answer, Claim, EVENT_ID_TAKEN, Keyed, is_partition_missing, try_lock};
-use crate::{Db, Error, Result, committer::Published, messages, partitions};
+use crate::{Db, Error, Result, committer::Published, connection::Connection, messages, partitions};
 
 /// A saved outcome.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub async fn find(db: &Db, claim: &Claim) -> Result<Option<Found>> {
 
 /// The same, uncounted: for a request that the committer goes on with.
 pub(crate) async fn open(db: &Db, claim: &Claim) -> Result<Option<Found>> {
-    let Some(saved) = look_up(&mut *db.pool().acquire().await?, claim).await? else { return Ok(None) };
+    let Some(saved) = look_up(&mut db.pool().acquire().await?, claim).await? else { return Ok(None) };
     let Some(id) = saved.reference.map(MessageId::from) else {
         return saved.answer(db, claim).map(|answer| Some(Found::Answer(answer)));
     };
@@ -116,7 +116,7 @@ pub(super) fn operation(db: &Db, k: Uuid, answer: &[u8]) -> Option<String> {
 /// The outcome saved for a claim, if it is still remembered. The bounds on `created_at` prune partitions; the upper one is
 /// generous, because a holder of the lock may have begun after us. A fingerprint of a version that this program does not
 /// know was written by a newer one during an upgrade: it is taken for that of the same request.
-pub(super) async fn look_up(connection: &mut PgConnection, claim: &Claim) -> Result<Option<Saved>> {
+pub(super) async fn look_up(connection: &mut Connection, claim: &Claim) -> Result<Option<Saved>> {
     let row = sqlx::query!(
         "select fingerprint, fingerprint_version, status, ref, answer from idempotency
           where k = $1 and created_at > now() - make_interval(secs => $2) and created_at < now() + interval '1 day' and expires_at > now()",
@@ -134,7 +134,7 @@ pub(super) async fn look_up(connection: &mut PgConnection, claim: &Claim) -> Res
 }
 
 /// Writes an outcome into the transaction of what it is the outcome of; makes the day's partition if it is missing.
-pub(super) async fn save(db: &Db, tx: &mut PgConnection, claim: &Claim, operation: &str, answer: &Answer) -> Result<()> {
+pub(super) async fn save(db: &Db, tx: &mut Connection, claim: &Claim, operation: &str, answer: &Answer) -> Result<()> {
     let mut savepoint = tx.begin().await?;
     match insert(db, &mut savepoint, claim, operation, answer).await {
         Ok(()) => Ok(savepoint.commit().await?),
@@ -147,7 +147,7 @@ pub(super) async fn save(db: &Db, tx: &mut PgConnection, claim: &Claim, operatio
     }
 }
 
-async fn insert(db: &Db, tx: &mut PgConnection, claim: &Claim, operation: &str, answer: &Answer) -> Result<()> {
+async fn insert(db: &Db, tx: &mut Connection, claim: &Claim, operation: &str, answer: &Answer) -> Result<()> {
     let head = (&answer.content_type, &answer.location, operation);
     let mut plain = serde_json::to_vec(&head).expect("three texts are JSON");
     plain.push(b'\n');

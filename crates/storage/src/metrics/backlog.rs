@@ -1,9 +1,6 @@
 //! What is owed, asked of the database at a scrape: rarely, cheaply, and never for long.
 
-use std::{
-    sync::atomic::Ordering,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::{Mutex, MutexGuard};
@@ -100,7 +97,7 @@ impl Backlog {
             self.last_claim_age.set(owed.and_then(|owed| owed.census.last_claim_age));
             *looked_at = Some(Instant::now());
         }
-        if db.inner.is_down.load(Ordering::Relaxed) {
+        if !db.is_writable() {
             self.database_up.set(Some(0.0));
         }
         looked_at

@@ -1,9 +1,10 @@
 //! What is owed at one moment, asked of the database in a bounded time, however much it is.
 
-use sqlx::PgConnection;
+use sqlx::Connection;
 
 use crate::{
     Db, Result,
+    connection::Connection,
     workers::{self, Census},
 };
 
@@ -69,7 +70,7 @@ pub(super) async fn look(db: &Db) -> Result<Owed> {
 
 /// From endpoint to endpoint, as the claim goes: their number, and at most so many rows of each kind, is what it costs.
 /// A throttled endpoint of which nobody takes a token, though one is there, is due like any other: that is no doing of its throttle.
-async fn count(tx: &mut PgConnection) -> Result<Counted> {
+async fn count(tx: &mut Connection) -> Result<Counted> {
     Ok(sqlx::query_as!(
         Counted,
         r#"with recursive oldest(n, endpoint_id, due_at) as (

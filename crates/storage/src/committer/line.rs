@@ -1,0 +1,162 @@
+//! Who is next: the new messages that wait for the writer, by tenant and application, of which each gets its share.
+//!
+//! A share is counted in what it costs to store: a message for thousands of endpoints is as many rows. Whoever has had the least
+//! comes first, and whoever comes anew begins at what the others have had. So a neighbour of one who publishes more than can be
+//! written waits for the batch at hand and no longer.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use domain::id::{ApplicationId, TenantId};
+use sqlx::types::Uuid;
+
+use super::pending::Pending;
+
+/// The most new messages, and the most finished sends, of one batch.
+pub(super) const CAP: usize = 256;
+/// The most payload bytes of one batch: a statement must fit in memory several times over.
+const CAP_BYTES: usize = 8 << 20;
+/// The most deliveries of one batch, so that it takes some tens of milliseconds; a message that is owed to more has one to itself.
+const CAP_DELIVERIES: usize = 2_000;
+/// So many bytes of payload cost as much as one row.
+const BYTES_PER_ROW: usize = 2 << 10;
+
+/// What waits.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    tenants: HashMap<TenantId, Tenant>,
+    /// What the tenant that came last had had.
+    had: u64,
+}
+
+#[derive(Debug, Default)]
+struct Tenant {
+    had: u64,
+    lanes: HashMap<ApplicationId, Lane>,
+    /// What the application that came last had had.
+    lane_had: u64,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    had: u64,
+    waiting: VecDeque<Pending>,
+}
+
+/// A batch while it is put together.
+#[derive(Debug, Default)]
+struct Filling {
+    new: Vec<Pending>,
+    names: HashSet<Uuid>,
+    bytes: usize,
+    deliveries: usize,
+    /// Whose next message must wait for another batch.
+    full: HashSet<ApplicationId>,
+    /// What may not share this batch.
+    aside: Vec<Pending>,
+}
+
+impl Line {
+    pub(super) fn is_empty(&self) -> bool {
+        self.tenants.is_empty()
+    }
+
+    pub(super) fn push(&mut self, pending: Pending) {
+        self.lane(&pending).waiting.push_back(pending);
+    }
+
+    fn lane(&mut self, pending: &Pending) -> &mut Lane {
+        let application = &pending.subscribers.application;
+        let had = self.had;
+        let tenant = self.tenants.entry(application.tenant_id).or_insert_with(|| Tenant { had, ..Tenant::default() });
+        let had = tenant.lane_had;
+        tenant.lanes.entry(application.id).or_insert_with(|| Lane { had, ..Lane::default() })
+    }
+
+    /// The next batch. Left for a later one is what must not share it: a second use of a name (advisory locks are re-entrant, so
+    /// the statement could not tell the two apart), and what would make the statement too large.
+    pub(super) fn take(&mut self) -> Vec<Pending> {
+        let mut filling = Filling::default();
+        while filling.new.len() < CAP
+            && let Some((tenant_id, application_id)) = self.next(&filling.full)
+        {
+            self.take_from(tenant_id, application_id, &mut filling);
+        }
+        for pending in filling.aside.into_iter().rev() {
+            self.lane(&pending).waiting.push_front(pending);
+        }
+        filling.new
+    }
+
+    /// Who has had the least, and of its applications the one that has.
+    fn next(&self, full: &HashSet<ApplicationId>) -> Option<(TenantId, ApplicationId)> {
+        let open = |tenant: &Tenant| {
+            let lanes = tenant.lanes.iter().filter(|(id, _)| !full.contains(id));
+            lanes.min_by_key(|(_, lane)| lane.had).map(|(id, _)| *id)
+        };
+        let mut tenants: Option<(u64, TenantId, ApplicationId)> = None;
+        for (tenant_id, tenant) in &self.tenants {
+            if tenants.is_none_or(|(least, ..)| tenant.had < least)
+                && let Some(application_id) = open(tenant)
+            {
+                tenants = Some((tenant.had, *tenant_id, application_id));
+            }
+        }
+        tenants.map(|(_, tenant_id, application_id)| (tenant_id, application_id))
+    }
+
+    fn take_from(&mut self, tenant_id: TenantId, application_id: ApplicationId, filling: &mut Filling) {
+        let Some(tenant) = self.tenants.get_mut(&tenant_id) else { return };
+        let Some(lane) = tenant.lanes.get_mut(&application_id) else { return };
+        match lane.waiting.pop_front() {
+            Some(pending) => match filling.add(pending) {
+                Fit::Taken(cost) => {
+                    (self.had, tenant.lane_had) = (self.had.max(tenant.had), tenant.lane_had.max(lane.had));
+                    tenant.had += cost;
+                    lane.had += cost;
+                }
+                Fit::Gone => {}
+                Fit::NoRoom(pending) => {
+                    lane.waiting.push_front(*pending);
+                    filling.full.insert(application_id);
+                }
+            },
+            None => drop(tenant.lanes.remove(&application_id)),
+        }
+        if tenant.lanes.is_empty() {
+            self.tenants.remove(&tenant_id);
+        }
+    }
+}
+
+/// Whether a message has a place in a batch.
+enum Fit {
+    /// It has, at so much.
+    Taken(u64),
+    /// It has been withdrawn, or is to wait beside the line.
+    Gone,
+    /// Not in this one.
+    NoRoom(Box<Pending>),
+}
+
+impl Filling {
+    fn add(&mut self, pending: Pending) -> Fit {
+        if pending.is_withdrawn() {
+            return Fit::Gone;
+        }
+        let (bytes, deliveries) = (pending.new.payload.len(), pending.fan_out);
+        let is_too_much = self.bytes + bytes > CAP_BYTES || self.deliveries + deliveries > CAP_DELIVERIES;
+        if is_too_much && !self.new.is_empty() {
+            return Fit::NoRoom(Box::new(pending));
+        }
+        let own = [pending.claim.map(|claim| claim.scope), pending.event_id_hash, pending.message_key_hash];
+        if own.iter().flatten().any(|name| self.names.contains(name)) {
+            self.aside.push(pending);
+            return Fit::Gone;
+        }
+        self.names.extend(own.into_iter().flatten());
+        self.bytes += bytes;
+        self.deliveries += deliveries;
+        self.new.push(pending);
+        Fit::Taken((1 + deliveries + bytes / BYTES_PER_ROW) as u64)
+    }
+}
