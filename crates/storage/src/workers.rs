@@ -86,7 +86,7 @@ async fn keep_watching(db: Weak<Inner>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let Some(inner) = db.upgrade() else { return };
-        let looking = async { census(&mut *inner.pool.acquire().await?).await };
+        let looking = async { census(&mut inner.pool.acquire().await?).await };
         // If the database is away, others say so.
         let Ok(census) = looking.await else { continue };
         let was_missing = std::mem::replace(&mut is_missing, census.workers == 0);

@@ -1,7 +1,5 @@
 //! What is owed at one moment, asked of the database in a bounded time, however much it is.
 
-use sqlx::Connection;
-
 use crate::{
     Db, Result,
     connection::Connection,
