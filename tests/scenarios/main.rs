@@ -16,6 +16,8 @@ mod configuration;
 mod delivery;
 /// `posthaste dev`, as a stranger runs it.
 mod dev;
+/// What a browser finds.
+mod front;
 /// One request, one effect.
 mod idempotency;
 /// Another main secret, while servers run.
@@ -36,6 +38,8 @@ mod partitions;
 mod plans;
 /// PgBouncer before the database.
 mod pooler;
+/// Ids are spelled alike in the API and in SQL.
+mod public_ids;
 /// What the README shows is what happens.
 mod readme;
 /// The receivers that we show to customers do everything once.

@@ -3,12 +3,14 @@
 //! Reading order:
 //! this file, for the route table · [`listener`] [`pace`] connections · [`request_id`] their names in the log · [`admission`] what every operation checks first · [`extract`] a
 //! request as handlers see it · [`idempotency`] writes under a key · [`svix`] the operations · [`json`] [`query`] input whose faults are told
-//! by name · [`error`] every refusal · [`auth`] tokens · [`openapi`] the document · [`playground`] a receiver to try with.
+//! by name · [`error`] every refusal · [`auth`] tokens · [`openapi`] the document · [`front`] what a browser finds ·
+//! [`playground`] a receiver to try with.
 
 mod admission;
 mod auth;
 mod error;
 mod extract;
+mod front;
 mod health;
 mod idempotency;
 mod json;
@@ -148,6 +150,7 @@ fn router(context: &Context) -> listener::Routes {
     if context.config.listener.has_metrics {
         router = router.merge(metrics_operation().split_for_parts().0);
     }
+    router = router.route("/", get(front::page)).route("/docs", get(front::docs)).route("/openapi.yaml", get(front::document));
     if context.config.has_playground {
         let receivers = playground::Receivers::default();
         let receiver = any(playground::receive).get(playground::show).with_state((context.clone(), receivers));

@@ -55,11 +55,16 @@ fn schema<T: ToSchema>() -> (String, RefOr<Schema>) {
 /// # Panics
 /// Never: the document is the same at every call, and a test renders it.
 pub fn openapi_yaml() -> String {
+    document().to_yaml().expect("the document renders")
+}
+
+/// The OpenAPI document of this release.
+pub(crate) fn document() -> OpenApi {
     let mut document = crate::operations(|routes| routes).merge(crate::metrics_operation()).into_openapi();
     for (path, item) in &mut document.paths.paths {
         complete(path, item);
     }
-    document.to_yaml().expect("the document renders")
+    document
 }
 
 fn complete(path: &str, item: &mut PathItem) {

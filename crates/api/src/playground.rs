@@ -12,7 +12,7 @@ use axum::{
     Json,
     extract::{Path, Request, State},
     http::{HeaderMap, header},
-    response::{Html, IntoResponse, Response},
+    response::IntoResponse,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::{
     Context,
     admission::Incoming,
     error::{ApiError, ApiResult},
+    front::{self, escaped},
     svix::Timestamp,
 };
 
@@ -117,10 +118,10 @@ pub(crate) async fn show(
     let id = check(receiver)?;
     let received = receivers.of(&id);
     let wants_page = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains("text/html"));
-    Ok(if wants_page { page(&id, &received) } else { Json(Shown { received }).into_response() })
+    Ok(if wants_page { front::html(rendered(&id, &received)) } else { Json(Shown { received }).into_response() })
 }
 
-fn page(id: &str, received: &[Received]) -> Response {
+fn rendered(id: &str, received: &[Received]) -> String {
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"3\">\
          <title>Receiver {id}</title><style>body{{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}}\
@@ -137,11 +138,7 @@ fn page(id: &str, received: &[Received]) -> Response {
         let _ = write!(html, "<h2>{at}</h2><pre>{}\n{}</pre>", escaped(&headers), escaped(&webhook.body));
     }
     html.push_str("</body></html>");
-    Html(html).into_response()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    html
 }
 
 #[cfg(test)]
@@ -171,6 +168,13 @@ mod tests {
 
     #[test]
     fn what_was_received_cannot_become_markup() {
-        assert_eq!(escaped("<script>&"), "&lt;script&gt;&amp;");
+        let mut hostile = webhook("</pre><script>alert(1)</script>");
+        hostile.headers.insert("x-hostile".into(), "<img src=x onerror=alert(1)>&\"'".into());
+        let page = rendered("a", &[hostile]);
+        assert!(
+            page.contains("&lt;/pre&gt;&lt;script&gt;") && page.contains("&lt;img src=x onerror=alert(1)&gt;&amp;&quot;&#39;"),
+            "{page}"
+        );
+        assert!(!page.contains("<script") && !page.contains("<img"), "{page}");
     }
 }
