@@ -54,7 +54,7 @@ def verified(secret):
     """The next webhook, whose signature must be one of this secret's."""
     headers, body = received.get(timeout=PATIENCE)
     Webhook(secret).verify(body, headers)
-    return headers, json.loads(body)
+    return headers, body
 
 
 def attempted(svix, message, count):
@@ -82,7 +82,7 @@ def tell(svix, receiver):
     first, again = svix.message.create(APP, paid, once), svix.message.create(APP, paid, once)
     assert (first.id, first.timestamp) == (again.id, again.timestamp)
     headers, body = verified(secret)
-    assert headers["webhook-id"] == first.id and body == {"order": 17}
+    assert headers["webhook-id"] == first.id and json.loads(body) == {"order": 17}
 
     # The same key with another request is a mistake that can be read.
     other = MessageIn(event_type="invoice.paid", payload={"order": 18})
@@ -110,9 +110,9 @@ def tell(svix, receiver):
     second = svix.message.create(APP, other)
     headers, body = verified(new)
     assert headers["webhook-id"] == second.id
-    Webhook(secret).verify(json.dumps(body), headers)
+    Webhook(secret).verify(body, headers)
     try:
-        Webhook(new).verify(json.dumps({"order": 19}), headers)
+        Webhook(new).verify(b'{"order":19}', headers)
         raise AssertionError("another body has the same signature")
     except WebhookVerificationError:
         pass

@@ -124,7 +124,7 @@ pub(crate) struct ErrorBody {
     /// Names the kind of error for programs; it does not change between releases.
     #[schema(example = "not_found")]
     code: &'static str,
-    /// Says it to people.
+    /// Tells people what is wrong.
     #[schema(example = "application not found")]
     detail: String,
 }

@@ -150,12 +150,12 @@ fn add_errors(path: &str, method: &str, operation: &mut Operation) {
     add("403", true, "The token may not do this", error());
     add("404", has_names, "There is no such thing", error());
     add("408", is_write, "The body did not arrive in time", error());
-    add("409", is_write, "Something is in the way: a name is taken, or the first request with the same key still runs", error());
+    add("409", is_write, "A conflict: a name is taken, or the first request with the same key is still running", error());
     add("413", is_write, "The body is too large", error());
     add("415", is_write, "The body is not JSON", error());
     add("422", takes_key, "A field is invalid, or the idempotency key was used with another request", problems.clone());
     add("422", has_input, "A field is invalid", problems);
-    add("500", true, "Our fault", error());
+    add("500", true, "An error of the server's own", error());
     add("503", true, "Temporarily unavailable: repeat the request after `Retry-After` seconds", error());
 }
 

@@ -22,11 +22,11 @@ use crate::{error::ApiResult, extract::Call};
 /// An application to be made or replaced.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ApplicationIn {
-    /// For people
+    /// What people read
     name: ApplicationName,
     /// Optional unique identifier for the application
     uid: Option<ApplicationUid>,
-    /// The tenant's notes
+    /// Whatever the tenant wants to note
     #[serde(default)]
     metadata: Notes,
     #[serde(default, rename = "throttleRate")]
@@ -40,7 +40,7 @@ pub(crate) struct ApplicationIn {
 /// What is to change of an application: absent fields stay, null ones are unset.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ApplicationPatch {
-    /// For people
+    /// What people read
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     name: Option<ApplicationName>,
@@ -48,7 +48,7 @@ pub(crate) struct ApplicationPatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<ApplicationUid>, required = false)]
     uid: Option<Option<ApplicationUid>>,
-    /// The tenant's notes
+    /// Whatever the tenant wants to note
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     metadata: Option<Notes>,
@@ -69,7 +69,7 @@ pub(crate) struct ApplicationOut<'a> {
     uid: Option<&'a str>,
     #[schema(example = "My first application")]
     name: &'a str,
-    /// Null: rates are not limited yet
+    /// Null: the rate of a whole application cannot be limited yet
     #[schema(required)]
     throttle_rate: Option<u16>,
     #[schema(example = "app_1srOrx2ZWZBpBUvZwXKQmoEYga2")]

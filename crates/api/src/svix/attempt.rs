@@ -24,7 +24,7 @@ use crate::{
     query::Query,
 };
 
-/// Attempts with these statuses, which have a number and a name: the outcome of what was sent.
+/// How an attempt ended, as a word; `status` has it as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum MessageStatusText {
@@ -80,12 +80,12 @@ macro_rules! numbers {
 
 numbers!(
     /// How an attempt ended.
-    MessageStatus, "How an attempt ended: Success = 0, Pending = 1, Fail = 2, Sending = 3, Canceled = 4. No attempt is pending or sending: it is recorded when it is over.",
+    MessageStatus, "How an attempt ended: Success = 0, Pending = 1, Fail = 2, Sending = 3, Canceled = 4. No attempt is ever pending or sending, because attempts are recorded when they are over.",
     [0, 1, 2, 3, 4]
 );
 numbers!(
-    /// A hundred of HTTP status codes.
-    StatusCodeClass, "A hundred of HTTP status codes; 0 is none.", [0, 100, 200, 300, 400, 500]
+    /// A class of HTTP status codes.
+    StatusCodeClass, "A class of HTTP status codes: 200 is 200 to 299, and so on; 0 is no response.", [0, 100, 200, 300, 400, 500]
 );
 numbers!(
     /// Why an attempt was made.
@@ -275,7 +275,7 @@ pub(crate) async fn get(call: Call) -> ApiResult {
     Ok(ok(&MessageAttemptOut::new(&attempt, true, expanded_statuses)))
 }
 
-/// Nothing.
+/// An empty object.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EmptyResponse {}
 

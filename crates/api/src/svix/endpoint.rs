@@ -52,12 +52,12 @@ pub(crate) struct EndpointUpdate {
     url: WebhookUrl,
     /// Optional unique identifier for the endpoint
     uid: Option<EndpointUid>,
-    /// For people; empty if absent
+    /// What people read; empty if absent
     description: Option<Text>,
     /// A number of the tenant's choosing
     #[schema(minimum = 0, maximum = 65535, default = 1)]
     version: Option<u16>,
-    /// Gets nothing while true
+    /// While this is true, nothing is sent to it
     #[schema(default = false)]
     disabled: Option<bool>,
     /// Only these event types (omit for all); `filterTypes` is the same
@@ -66,10 +66,10 @@ pub(crate) struct EndpointUpdate {
     filter_types: Option<EventTypeNames>,
     /// Only messages in one of these channels (omit for all)
     channels: Option<EndpointChannels>,
-    /// The tenant's notes
+    /// Whatever the tenant wants to note
     #[serde(default)]
     metadata: Notes,
-    /// The most webhooks a second, over all nodes (omit for no limit); `rateLimit` is the same
+    /// At most this many webhooks a second, over all nodes (omit for no limit); `rateLimit` is the same
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
     throttle_rate: Option<NonZeroU16>,
     #[schema(ignore)]
@@ -88,7 +88,7 @@ pub(crate) struct EndpointPatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<EndpointUid>, required = false)]
     uid: Option<Option<EndpointUid>>,
-    /// For people
+    /// What people read
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     description: Option<Text>,
@@ -96,7 +96,7 @@ pub(crate) struct EndpointPatch {
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false, minimum = 0, maximum = 65535)]
     version: Option<u16>,
-    /// Gets nothing while true
+    /// While this is true, nothing is sent to it
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     disabled: Option<bool>,
@@ -111,11 +111,11 @@ pub(crate) struct EndpointPatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<EndpointChannels>, required = false)]
     channels: Option<Option<EndpointChannels>>,
-    /// The tenant's notes
+    /// Whatever the tenant wants to note
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     metadata: Option<Notes>,
-    /// The most webhooks a second, over all nodes (null for no limit); `rateLimit` is the same
+    /// At most this many webhooks a second, over all nodes (null for no limit); `rateLimit` is the same
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u16>, required = false, minimum = 1, maximum = 65535)]
     throttle_rate: Option<Option<NonZeroU16>>,
@@ -133,7 +133,7 @@ pub(crate) struct EndpointOut<'a> {
     /// The same as `throttleRate`
     #[schema(required)]
     rate_limit: Option<u16>,
-    /// The most webhooks a second, over all nodes; null for no limit
+    /// At most this many webhooks a second, over all nodes; null for no limit
     #[schema(required)]
     throttle_rate: Option<u16>,
     #[schema(required, example = "unique-ep-identifier")]

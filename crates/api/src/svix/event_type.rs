@@ -21,7 +21,7 @@ use crate::{error::ApiResult, extract::Call};
 /// What only a new event type takes.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct EventTypeNaming {
-    /// What messages name it
+    /// The name by which messages refer to it
     name: EventTypeName,
 }
 
@@ -34,7 +34,7 @@ both!(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EventTypeUpdate {
-    /// For people
+    /// What people read
     description: Text,
     /// Not offered to endpoints
     #[schema(default = false)]
@@ -57,7 +57,7 @@ pub(crate) struct EventTypeUpdate {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct EventTypePatch {
-    /// For people
+    /// What people read
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
     description: Option<Text>,

@@ -238,7 +238,7 @@ impl PartialSchema for Notes {
             .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::Object, Type::Null]))
             .property_names(Some(Text::schema()))
             .additional_properties(Some(AdditionalProperties::RefOr(Text::schema())))
-            .description(Some("The tenant's notes: text to text, at most 4096 bytes of JSON"))
+            .description(Some("Whatever the tenant wants to note: names with texts, at most 4096 bytes of JSON"))
             .default(Some(json!({})));
         Schema::from(notes.build()).into()
     }
