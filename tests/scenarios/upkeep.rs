@@ -54,6 +54,8 @@ async fn a_long_reader_delays_the_end_of_what_it_reads_and_of_nothing_else() {
     eventually("the metrics say that something is left", left).await;
     let pending = "select count(*) from pg_inherits where inhdetachpending";
     eventually("a detachment is begun", async || (app.database.number(pending).await == 1).then_some(())).await;
+    let detaching = "select count(*) from pg_stat_activity where datname = current_database() and state = 'active' and query ilike 'alter table%detach%'";
+    eventually("it is given up", async || (app.database.number(detaching).await == 0).then_some(())).await;
     let receiver = Receiver::start().await;
     let customer = app.customer().await;
     customer.endpoint(&receiver.url("/")).await;
