@@ -138,7 +138,7 @@ pub enum InvalidHeader {
 }
 
 /// Names that custom headers may not have: they belong to the connection, to HTTP's own machinery, or to us.
-const RESERVED: [&str; 19] = [
+pub const RESERVED: [&str; 19] = [
     "age",
     "cache-control",
     "clear-site-data",
@@ -160,7 +160,7 @@ const RESERVED: [&str; 19] = [
     "date",
 ];
 /// Prefixes that custom header names may not have: ours, and those that cloud load balancers trust.
-const RESERVED_PREFIXES: [&str; 12] =
+pub const RESERVED_PREFIXES: [&str; 12] =
     ["content-", "posthaste-", "proxy-auth", "svix-", "webhook-", "x-amz-", "x-amzn-", "x-azure-", "x-fd-", "x-gfe", "x-goog", "x-svix-"];
 /// Headers whose values are not shown again once set.
 const SENSITIVE: [&str; 6] =

@@ -27,16 +27,21 @@ use crate::error::{ApiError, ApiResult};
 
 /// The names that stand in paths: uids, event ids, event type names. All but `.` and `..`, which URLs resolve away.
 pub(crate) const NAME: &str = r"^(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$";
+/// The same, without what looks like an id of the thing that is named.
+const APPLICATION_UID: &str = r"^(?!app_)(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$";
+const ENDPOINT_UID: &str = r"^(?!ep_)(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$";
+const EVENT_ID: &str = r"^(?!msg_)(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$";
 /// The names that never do: channels and labels.
 const LABEL: &str = r"^[a-zA-Z0-9\-_.]+$";
 /// The longest channel, in bytes (the SDK contract).
 const MAX_CHANNEL: usize = 128;
 /// Visible ASCII that may contain spaces but not begin or end with one: the text travels in a header.
 const MESSAGE_KEY: &str = "^[!-~]([ -~]*[!-~])?$";
-/// http and https URLs with a host name or an address, as far as a pattern can tell.
-const URL: &str = r"^https?://(([a-zA-Z0-9]+[.-])*[a-zA-Z]+|((25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])|\[::1\])(:[1-9][0-9]{0,3}|:[1-5][0-9]{4})?([/?#][!-~]*)?$";
-/// `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair.
-const SECRET: &str = r"^(whsec_([a-zA-Z0-9+/]{4}){8,24}([a-zA-Z0-9+/]{4}|[a-zA-Z0-9+/]{2}==|[a-zA-Z0-9+/]{3}=)?|whsk_[a-zA-Z0-9+/]{86}==)$";
+/// What every URL that is accepted looks like; whether the host is one, in each of the ways in which an address can be written, is more than
+/// a pattern can tell.
+const URL: &str = r"^[hH][tT][tT][pP][sS]?:[a-zA-Z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+$";
+/// `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair; the bits that no byte needs are zero.
+const SECRET: &str = r"^(whsec_([a-zA-Z0-9+/]{4}){8,24}([a-zA-Z0-9+/]{4}|[a-zA-Z0-9+/][AQgw]==|[a-zA-Z0-9+/]{2}[AEIMQUYcgkosw048]=)?|whsk_[a-zA-Z0-9+/]{85}[AQgw]==)$";
 /// Declares a text field: what it holds, how it is read, and how it is documented.
 macro_rules! text_field {
     ($(#[doc = $doc:literal])* $name:ident($inner:ty), $read:expr, $schema:expr) => {
@@ -94,15 +99,15 @@ text_field!(
 );
 text_field!(
     /// The tenant's own name for an application. Must not begin with `app_`.
-    ApplicationUid(Uid), |text| told(Uid::parse::<ApplicationId>(text)), name(MAX_NAME, "unique-app-identifier")
+    ApplicationUid(Uid), |text| told(Uid::parse::<ApplicationId>(text)), name(MAX_NAME, "unique-app-identifier").pattern(Some(APPLICATION_UID))
 );
 text_field!(
     /// The tenant's own name for an endpoint. Must not begin with `ep_`.
-    EndpointUid(Uid), |text| told(Uid::parse::<EndpointId>(text)), name(MAX_NAME, "unique-ep-identifier")
+    EndpointUid(Uid), |text| told(Uid::parse::<EndpointId>(text)), name(MAX_NAME, "unique-ep-identifier").pattern(Some(ENDPOINT_UID))
 );
 text_field!(
     /// The publisher's own name for a message. Must not begin with `msg_`.
-    EventId(Uid), |text| told(Uid::parse::<MessageId>(text)), name(MAX_NAME, "unique-msg-identifier")
+    EventId(Uid), |text| told(Uid::parse::<MessageId>(text)), name(MAX_NAME, "unique-msg-identifier").pattern(Some(EVENT_ID))
 );
 text_field!(
     /// The name of an event type.
@@ -128,13 +133,15 @@ text_field!(
     text().min_length(Some(1)).max_length(Some(MAX_KEY)).pattern(Some(MESSAGE_KEY)).examples([json!("order-4711-paid")])
 );
 text_field!(
-    /// Where webhooks go: an http or https URL without credentials.
+    /// Where webhooks go: an http or https URL without credentials, international names in punycode. The pattern admits every URL that is accepted,
+    /// and some texts that are no URL, which are a 422.
     WebhookUrl(EndpointUrl), |text| EndpointUrl::parse(text).map_err(|error| error.to_string()),
     text().format(Some(SchemaFormat::Custom("uri".into())))
         .max_length(Some(2048)).pattern(Some(URL)).examples([json!("https://example.com/webhook/")])
 );
 text_field!(
-    /// A signing secret: `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair.
+    /// A signing secret: `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair. That the halves
+    /// of a pair belong together is more than the pattern can tell.
     SigningSecret(Secret), |text| Secret::parse(text).map_err(|error| error.to_string()),
     text().pattern(Some(SECRET)).examples([json!("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")])
 );
@@ -159,15 +166,16 @@ macro_rules! list_field {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let given = Vec::<$item>::deserialize(deserializer)?;
+                let most: usize = $most;
+                if given.is_empty() || given.len() > most {
+                    return Err(D::Error::custom(format!("must name at least one and at most {most}")));
+                }
                 let mut names = Vec::new();
-                for $item(name) in Vec::<$item>::deserialize(deserializer)? {
+                for $item(name) in given {
                     if !names.contains(&name) {
                         names.push(name);
                     }
-                }
-                let most: usize = $most;
-                if names.is_empty() || names.len() > most {
-                    return Err(D::Error::custom(format!("must name at least one and at most {most}")));
                 }
                 Ok(Self(names))
             }

@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData};
 
-use domain::endpoint::{Headers, MAX_HEADERS, check_header_changes, check_header_count};
+use domain::endpoint::{Headers, MAX_HEADERS, RESERVED, RESERVED_PREFIXES, check_header_changes, check_header_count};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, MapAccess, Visitor},
@@ -16,7 +16,7 @@ use utoipa::{
     },
 };
 
-/// The name of an HTTP header.
+/// The name of an HTTP header, reserved ones included.
 const HEADER_NAME: &str = r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}$";
 /// The value of an HTTP header.
 const HEADER_VALUE: &str = r"^[\t -~]{0,4096}$";
@@ -78,9 +78,19 @@ fn text() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(Type::String)
 }
 
+/// The pattern of the names of custom headers: the reserved ones are left out, in whatever case they are written.
+fn header_name() -> String {
+    let in_any_case = |name: &&str| -> String {
+        let each = |c: char| if c.is_ascii_alphabetic() { format!("[{c}{}]", c.to_ascii_uppercase()) } else { c.to_string() };
+        name.chars().map(each).collect()
+    };
+    let one_of = |names: &[&str]| names.iter().map(in_any_case).collect::<Vec<_>>().join("|");
+    format!("^(?!({})$)(?!{}){}", one_of(&RESERVED), one_of(&RESERVED_PREFIXES), &HEADER_NAME[1..])
+}
+
 fn header_map(value: Schema, most: Option<usize>) -> RefOr<Schema> {
     let map = ObjectBuilder::new()
-        .property_names(Some(text().pattern(Some(HEADER_NAME)).build()))
+        .property_names(Some(text().pattern(Some(header_name())).build()))
         .additional_properties(Some(AdditionalProperties::RefOr(RefOr::T(value))))
         .max_properties(most)
         .examples([json!({"X-Example": "123", "X-Foobar": "Bar"})]);

@@ -22,6 +22,8 @@ pub(crate) mod header_fields;
 pub(crate) mod idempotency;
 pub(crate) mod message;
 pub(crate) mod not_yet;
+#[cfg(test)]
+mod patterns;
 mod payload_retention;
 
 use axum::{http::StatusCode, response::Response};

@@ -1,0 +1,173 @@
+//! What the API document says of a field is what the field's reader takes: both are asked about thousands of texts.
+
+use jsonschema::{Draft, Validator};
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use utoipa::PartialSchema;
+
+use super::fields::{
+    ApplicationName, ApplicationUid, Channel, EndpointChannels, EndpointUid, EventId, EventTypeName, Label, MessageChannels, MessageKey,
+    SigningSecret, Text, WebhookUrl,
+};
+use super::header_fields::CustomHeaders;
+
+/// How many texts each field is asked about.
+const TEXTS: usize = 4000;
+/// What texts are changed by: what patterns tend to forget.
+const PIECES: [&str; 44] = [
+    "a", "Z", "0", "9", "-", "_", ".", "..", "/", "//", "?", "#", "@", ":", ":0", ":65535", ":65536", "%", "%00", "[", "]", "=", "==", "+",
+    "&", "!", "~", " ", "\t", "\n", "\r", "\0", "\u{7f}", "é", "１", "app_", "ep_", "msg_", "\"", "\\", "|", "^", "{", "$",
+];
+const URLS: [&str; 24] = [
+    "https://example.com/webhook/",
+    "http://example.com",
+    "HTTPS://EXAMPLE.COM:8443/a?b=c#d",
+    "http://a_b.internal:80/",
+    "http://[::1]:8080/",
+    "http://[2001:db8::1]",
+    "http://[::ffff:127.0.0.1]/",
+    "http://127.0.0.1",
+    "http://127.1/",
+    "http://2130706433",
+    "http://0x7f.1",
+    "http://1.2.3.4.5/",
+    "http://xn--bcher-kva.example/",
+    "http://xn--a/",
+    "http://a..b/",
+    "http://example.com./",
+    "http:example.com",
+    "http:///example.com",
+    "http://@example.com/",
+    "http://user:pw@example.com/",
+    "ftp://example.com/",
+    "http://-a-/",
+    "http://a!b/",
+    "http://256.1.1.1/",
+];
+
+fn changed(seed: &str, chance: &mut StdRng) -> String {
+    let mut text: Vec<char> = seed.chars().collect();
+    for _ in 0..chance.random_range(0..4) {
+        let place = chance.random_range(0..=text.len());
+        match chance.random_range(0..5) {
+            0 if place < text.len() => drop(text.remove(place)),
+            1 if place < text.len() => text.truncate(place),
+            2 => {
+                let again: Vec<_> = text[place..].iter().take(40).copied().collect();
+                text.splice(place..place, again);
+            }
+            3 => text
+                .splice(place..place, "x".repeat(*[1, 127, 128, 250, 255, 256, 2030].choose(chance).expect("a length")).chars())
+                .for_each(drop),
+            _ => text.splice(place..place, PIECES.choose(chance).expect("a piece").chars()).for_each(drop),
+        }
+    }
+    text.into_iter().collect()
+}
+
+fn validator<T: PartialSchema>() -> Validator {
+    let schema = serde_json::to_value(T::schema()).expect("a schema");
+    jsonschema::options().with_draft(Draft::Draft202012).build(&schema).expect("a schema that can be used")
+}
+
+/// Asks both about values made of the seeds; the document may admit more only if it says so.
+fn agree<T: PartialSchema + DeserializeOwned>(name: &str, seeds: &[&str], admits_more: bool, value: impl Fn(&str) -> Value) {
+    let seed = rand::rng().random();
+    let mut chance = StdRng::seed_from_u64(seed);
+    let document = validator::<T>();
+    let mut taken = 0;
+    for turn in 0..TEXTS {
+        let from = seeds[turn % seeds.len()];
+        let text = if turn < seeds.len() { from.to_owned() } else { changed(from, &mut chance) };
+        let value = value(&text);
+        let (is_documented, is_taken) = (document.is_valid(&value), serde_json::from_value::<T>(value).is_ok());
+        let agree = is_documented == is_taken || (admits_more && is_documented);
+        assert!(agree, "{name}: the document says {is_documented} of {text:?}, the reader {is_taken} (seed {seed})");
+        taken += usize::from(is_taken);
+    }
+    assert!(taken > TEXTS / 50 && taken < TEXTS, "{name}: {taken} of {TEXTS} texts were taken, too few or too many to tell");
+}
+
+#[test]
+fn fields_of_text_take_what_the_document_says() {
+    let text = |text: &str| json!(text);
+    let name = ["user.signup", "a", "x-1_Y.z", ""];
+    agree::<Text>("Text", &["An example", ""], false, text);
+    agree::<ApplicationName>("ApplicationName", &["An example", ""], false, text);
+    agree::<ApplicationUid>("ApplicationUid", &["app-1", "app_1", "xapp_1", "ep_1", "APP_1"], false, text);
+    agree::<EndpointUid>("EndpointUid", &["ep-1", "ep_1", "eep_1", "app_1"], false, text);
+    agree::<EventId>("EventId", &["msg-1", "msg_1", "mmsg_1", "app_1"], false, text);
+    agree::<EventTypeName>("EventTypeName", &name, false, text);
+    agree::<Label>("Label", &name, false, text);
+    agree::<Channel>("Channel", &name, false, text);
+    agree::<MessageKey>("MessageKey", &["order-4711", "a b", " a", "a ", "\"a\""], false, text);
+}
+
+#[test]
+fn a_signing_secret_is_what_the_document_says() {
+    let seeds = [
+        "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==",
+        "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB=",
+        "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        "whsec_short",
+    ];
+    agree::<SigningSecret>("SigningSecret", &seeds, false, |text| json!(text));
+    let pairs = ["whsk_AAAA", &format!("whsk_{}==", "A".repeat(86)), "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"];
+    agree::<SigningSecret>("SigningSecret", &pairs, true, |text| json!(text));
+}
+
+#[test]
+fn the_document_admits_every_url_that_is_taken() {
+    agree::<WebhookUrl>("WebhookUrl", &URLS, true, |text| json!(text));
+    let document = validator::<WebhookUrl>();
+    for wrong in [
+        "",
+        "example.com",
+        "ftp://example.com/",
+        "javascript:alert(1)",
+        "https://a b/",
+        "https://bücher.example/",
+        " https://a/",
+        "https://a/\n",
+    ] {
+        assert!(!document.is_valid(&json!(wrong)), "{wrong:?} is left out by the document, too");
+    }
+}
+
+#[test]
+fn lists_are_as_long_as_the_document_says() {
+    let list = |text: &str| Value::from(text.split(',').filter(|name| !name.is_empty()).collect::<Vec<_>>());
+    let seeds = ["a", "", "a,b,c,d,e", "a,b,c,d,e,f", "a,a,a,a,a,a", "1,2,3,4,5,6,7,8,9,10", "1,2,3,4,5,6,7,8,9,10,10"];
+    agree::<MessageChannels>("MessageChannels", &seeds, false, list);
+    agree::<EndpointChannels>("EndpointChannels", &seeds, false, list);
+}
+
+#[test]
+fn custom_headers_are_what_the_document_says() {
+    let names = [
+        "X-Team",
+        "Authorization",
+        "Host",
+        "HOST",
+        "Hosts",
+        "hos",
+        "Webhook-Id",
+        "webhook",
+        "svix-",
+        "Content-Type",
+        "x-amz-date",
+        "Date",
+        "dates",
+        "TE",
+    ];
+    agree::<CustomHeaders>("a header's name", &names, false, |name| json!({ name: "a" }));
+    agree::<CustomHeaders>(
+        "a header's value",
+        &["billing", "", "a b\tc", "Bearer x", &"x".repeat(4090)],
+        false,
+        |value| json!({ "X-Team": value }),
+    );
+}
