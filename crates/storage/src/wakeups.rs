@@ -61,7 +61,7 @@ impl Wakeups {
                     Err(_) => {
                         // Not ours while it is asked: a caller that stops waiting leaves half an answer on it.
                         let Some(mut listener) = self.listener.take() else { continue };
-                        if in_time(PING, listener.execute("select 1")).await.is_ok() {
+                        if Box::pin(in_time(PING, listener.execute("select 1"))).await.is_ok() {
                             (self.listener, self.heard) = (Some(listener), Instant::now());
                             continue;
                         }
@@ -71,7 +71,7 @@ impl Wakeups {
                 self.listener = None;
                 return;
             }
-            match self.db.listen(CHANNEL).await {
+            match Box::pin(self.db.listen(CHANNEL)).await {
                 Ok(listener) => (self.listener, self.heard) = (Some(listener), Instant::now()),
                 Err(_) => tokio::time::sleep(BACK_OFF).await,
             }

@@ -48,7 +48,7 @@ pub(crate) async fn run(db: Db, hand_off: HandOff, lease: Duration, is_stopping:
             // Woken or not, the next round finds out what is due.
             let _ = timeout(rest.then_at_most, wakeups.wait()).await;
         };
-        rest_but_for_throttles(resting, rest.tokens_in, &mut claimer, &is_stopping).await;
+        Box::pin(rest_but_for_throttles(resting, rest.tokens_in, &mut claimer, &is_stopping)).await;
     }
     if let Err(error) = claimer.stop().await {
         tracing::debug!(?error, "could not say that this process claims no more: others will find out");
