@@ -73,3 +73,14 @@ async fn keys_are_dropped_by_the_day_when_no_policy_remembers_any_of_them() {
     support::eventually("upkeep has been there", async || (app.database.number(is_there).await == 0).then_some(())).await;
     assert_eq!(old().await, 1, "a tenant's keys are remembered for seven days");
 }
+
+#[tokio::test]
+async fn a_row_that_breaks_a_constraint_is_refused_and_its_batch_is_accepted() {
+    let app = App::start().await;
+    app.database.execute("alter table message add constraint no_poison check (event_type <> 'poison')").await;
+    let customer = app.customer().await;
+    let publish = async |event_type: &str| customer.publish_raw(&json!({ "eventType": event_type, "payload": {} }), None).await.status;
+    let (fine, poison, also_fine) = tokio::join!(publish("fine"), publish("poison"), publish("fine"));
+    assert_eq!([fine, poison, also_fine], [202, 500, 202]);
+    assert_eq!(customer.messages().await.len(), 2);
+}
