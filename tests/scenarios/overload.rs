@@ -83,14 +83,19 @@ async fn a_flood_on_a_stalled_database_is_refused_and_what_was_accepted_is_deliv
     accepted.insert(retried);
     drop(publisher);
     committer.stop().await;
-    let names = app.database.texts("select event_id from message").await;
-    let numbers = names.iter().map(|name| name.trim_start_matches("event-").parse().expect("a number"));
-    let stored: BTreeSet<usize> = numbers.collect();
-    assert_eq!(names.len(), stored.len());
+    let stored = stored_numbers(&app).await;
     assert!(accepted.is_subset(&stored), "all that was accepted is stored");
     assert!(stored.is_subset(&(&accepted | &withdrawn)), "and nothing that was refused");
     app.database.nothing_owed().await;
     assert_eq!(receiver.so_far().len(), stored.iter().filter(|number| number.is_multiple_of(50)).count());
+}
+
+/// The numbers of the events that are stored, each of them once.
+async fn stored_numbers(app: &App) -> BTreeSet<usize> {
+    let names = app.database.texts("select event_id from message").await;
+    let numbers: BTreeSet<_> = names.iter().map(|name| name.trim_start_matches("event-").parse().expect("a number")).collect();
+    assert_eq!(names.len(), numbers.len());
+    numbers
 }
 
 #[tokio::test]

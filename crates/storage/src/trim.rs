@@ -56,7 +56,10 @@ async fn slice(connection: &mut Connection, table: &str, oldest: Uuid) -> Result
     let (bound, page) = match place.passing {
         Some(passing) => (passing, place.page),
         None if place.below < oldest => (oldest, 0),
-        None => return Ok(None),
+        None => {
+            tx.rollback().await?;
+            return Ok(None);
+        }
     };
     let (first, end) = (page, page + SLICE);
     let deleted = if table == "event_uid" {
