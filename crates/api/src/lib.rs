@@ -1,27 +1,19 @@
 //! Speaks HTTP: translates requests into calls of `storage` and results into answers; decides nothing.
 //!
 //! Reading order:
-//! this file, for the route table · [`listener`] [`pace`] connections · [`request_id`] their names in the log · [`admission`] what every operation checks first · [`extract`] a
-//! request as handlers see it · [`idempotency`] writes under a key · [`svix`] the operations · [`json`] [`query`] input whose faults are told
-//! by name · [`error`] every refusal · [`auth`] tokens · [`openapi`] the document · [`front`] what a browser finds ·
-//! [`playground`] a receiver to try with.
+//! this file, for the route table · [`transport`] from a connection to a request as handlers see it, and back · [`caller`] who asks ·
+//! [`svix`] the operations · [`error`] every refusal · [`openapi`] the document · [`front`] what a browser finds · [`playground`] a
+//! receiver to try with.
 
-mod admission;
-mod auth;
+mod caller;
 mod error;
-mod extract;
 mod front;
 mod health;
-mod idempotency;
-mod json;
-mod listener;
 mod metrics;
 mod openapi;
-mod pace;
 mod playground;
-mod query;
-mod request_id;
 mod svix;
+mod transport;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -42,9 +34,10 @@ use utoipa_axum::{
     routes,
 };
 
-pub use auth::mint_token;
-pub use listener::SPARE as SPARE_CONNECTIONS;
+pub use caller::mint_token;
 pub use openapi::openapi_yaml;
+pub use transport::listener::SPARE as SPARE_CONNECTIONS;
+use transport::{admission, listener, request_id};
 
 /// What the answers to health checks call the server.
 pub const SERVER_NAME: &str = "Posthaste";
@@ -96,7 +89,7 @@ pub(crate) struct Shared {
     config: Config,
     db: Db,
     publisher: Publisher,
-    verifier: auth::Verifier,
+    verifier: caller::Verifier,
     /// The handlers that are running, also those whose client has gone.
     tasks: TaskTracker,
 }
@@ -163,7 +156,7 @@ fn router(context: &Context) -> listener::Routes {
 
 /// Any origin may call: requests carry a token, never a cookie.
 fn cors() -> CorsLayer {
-    use idempotency::{IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED};
+    use transport::idempotency::{IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED};
 
     let exposed =
         [request_id::HEADER, admission::IDEMPOTENCY_KEY, IDEMPOTENCY_REPLAY, IDEMPOTENT_REPLAYED, header::RETRY_AFTER, header::LOCATION];
@@ -203,7 +196,7 @@ pub struct Server {
 /// Serves the API on `listener` until [`Server::stop`].
 pub fn start(mut config: Config, db: Db, publisher: Publisher, listener: TcpListener) -> Server {
     config.public_url.truncate(config.public_url.trim_end_matches('/').len());
-    let verifier = auth::Verifier::new(&config.jwt_secrets);
+    let verifier = caller::Verifier::new(&config.jwt_secrets);
     let tasks = TaskTracker::new();
     let bound = config.listener.max_connections;
     let context = Arc::new(Shared { config, db, publisher, verifier, tasks: tasks.clone() });

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Context,
-    admission::Incoming,
     error::{ApiError, ApiResult},
     front::{self, escaped},
     svix::Timestamp,
+    transport::admission::Incoming,
 };
 
 /// How many webhooks a receiver remembers.

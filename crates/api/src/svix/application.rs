@@ -17,7 +17,7 @@ use super::{
     fields::{ApplicationName, ApplicationUid, NotYet, Notes, nullable, present},
     list as render_list, nothing, ok,
 };
-use crate::{error::ApiResult, extract::Call};
+use crate::{error::ApiResult, transport::call::Call};
 
 /// An application to be made or replaced.
 #[derive(Debug, Deserialize, ToSchema)]

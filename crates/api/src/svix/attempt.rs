@@ -20,8 +20,7 @@ use utoipa::{
 use super::{ListResponse, Paging, Timestamp, answer, filter::ListFilter, list as render_list, ok};
 use crate::{
     error::{ApiError, ApiResult},
-    extract::Call,
-    query::Query,
+    transport::{call::Call, query::Query},
 };
 
 /// How an attempt ended, as a word; `status` has it as a number.

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, ApiResult},
-    extract::Call,
+    transport::call::Call,
 };
 
 /// What an endpoint's version is when nobody says.

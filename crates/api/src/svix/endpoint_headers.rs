@@ -11,7 +11,7 @@ use super::{
     header_fields::{CustomHeaders, HeaderChanges},
     nothing, ok,
 };
-use crate::{error::ApiResult, extract::Call};
+use crate::{error::ApiResult, transport::call::Call};
 
 /// All custom headers that an endpoint is to have.
 #[derive(Debug, Deserialize, ToSchema)]

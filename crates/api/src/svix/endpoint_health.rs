@@ -9,7 +9,7 @@ use storage::endpoints::{self, EndpointHealth, Failure, Owed};
 use utoipa::ToSchema;
 
 use super::{Timestamp, ok};
-use crate::{error::ApiResult, extract::Call};
+use crate::{error::ApiResult, transport::call::Call};
 
 /// How an endpoint is, in a word.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]

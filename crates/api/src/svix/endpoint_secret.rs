@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::{answer, fields::SigningSecret, ok};
 use crate::{
     error::{ApiError, ApiResult},
-    extract::Call,
+    transport::call::Call,
 };
 
 /// For how long a replaced secret still signs when nobody says, in seconds.

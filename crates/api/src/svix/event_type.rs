@@ -16,7 +16,7 @@ use super::{
     fields::{EventTypeName, Label, NotYet, Schemas, Text, nullable, present},
     list as render_list, nothing, ok,
 };
-use crate::{error::ApiResult, extract::Call};
+use crate::{error::ApiResult, transport::call::Call};
 
 /// What only a new event type takes.
 #[derive(Debug, Deserialize, ToSchema)]

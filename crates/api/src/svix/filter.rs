@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 use super::{Paging, fields::EventTypeName};
 use crate::{
     error::{ApiError, ApiResult},
-    query::Query,
+    transport::query::Query,
 };
 
 /// Which messages, or attempts to deliver them, a list shows.

@@ -18,7 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::{Timestamp, answer, ok};
 use crate::{
     error::{ApiError, ApiResult},
-    extract::Call,
+    transport::call::Call,
 };
 
 /// Which policy the rest is measured from.

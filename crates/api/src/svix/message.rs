@@ -32,9 +32,7 @@ use super::{
 };
 use crate::{
     error::{ApiError, ApiResult, JSON},
-    extract::Call,
-    idempotency::respond,
-    query::Query,
+    transport::{call::Call, idempotency::respond, query::Query},
 };
 
 /// How often a message is offered again because its application's name changed hands meanwhile.
@@ -325,7 +323,7 @@ mod tests {
 
     fn payload_of(body: &str) -> ApiResult<Bytes> {
         let body = Bytes::from(body.to_owned());
-        let parsed: MessageIn = crate::json::parse(&body)?;
+        let parsed: MessageIn = crate::transport::json::parse(&body)?;
         object_slice(&body, parsed.payload)
     }
 

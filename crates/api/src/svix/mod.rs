@@ -39,8 +39,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     error::{ApiError, ApiResult, JSON},
-    idempotency::respond,
-    query::Query,
+    transport::{idempotency::respond, query::Query},
 };
 
 /// The most items of one page.

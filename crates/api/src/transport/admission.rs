@@ -27,7 +27,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
-use crate::{Context, error::ApiError, pace, svix::not_yet};
+use super::pace;
+use crate::{Context, error::ApiError, svix::not_yet};
 
 /// The header that names a request.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

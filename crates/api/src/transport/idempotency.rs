@@ -16,10 +16,8 @@ use storage::{
 };
 use uuid::Uuid;
 
-use crate::{
-    error::{ApiError, ApiResult},
-    extract::Call,
-};
+use super::call::Call;
+use crate::error::{ApiError, ApiResult};
 
 /// The header that marks a saved answer.
 pub(crate) const IDEMPOTENCY_REPLAY: HeaderName = HeaderName::from_static("idempotency-replay");

@@ -30,7 +30,8 @@ use tokio::{
 use tower::ServiceExt;
 use tracing::Instrument as _;
 
-use crate::{admission, error::ApiError, pace::Paced, request_id};
+use super::{admission, pace::Paced, request_id};
+use crate::error::ApiError;
 
 /// How long a client may take over the head of a request. An idle connection is closed after it too, so it is longer than
 /// the 60 s after which common load balancers close theirs: who closes second loses a request now and then.

@@ -14,12 +14,10 @@ use serde::Deserialize;
 use storage::{Db, applications::Reference, endpoints::Address};
 use tracing::Span;
 
+use super::{admission::Admitted, json, query::Query};
 use crate::{
     Context,
-    admission::Admitted,
     error::{ApiError, ApiResult},
-    json,
-    query::Query,
 };
 
 /// An admitted request.
