@@ -8,6 +8,8 @@ mod bad_input;
 mod bench;
 /// The commands of the program, run as processes.
 mod cli;
+/// The clock of the database's server is set.
+mod clock_jumps;
 /// No node acts on what another has changed.
 mod coherence;
 /// Every variable and every writable field acts, also on another node.

@@ -40,7 +40,16 @@ impl RetrySchedule {
 
     /// The longest that the whole schedule can take, jitter and `Retry-After` included.
     pub fn horizon(&self) -> Duration {
-        self.0.iter().map(|wait| Asked { wait: Duration::MAX, is_busy: true }.bound(*wait)).sum()
+        self.longest_waits().sum()
+    }
+
+    /// The longest that a single wait of it can take, likewise.
+    pub fn longest_wait(&self) -> Duration {
+        self.longest_waits().max().unwrap_or_default()
+    }
+
+    fn longest_waits(&self) -> impl Iterator<Item = Duration> {
+        self.0.iter().map(|wait| Asked { wait: Duration::MAX, is_busy: true }.bound(*wait))
     }
 }
 
@@ -112,5 +121,6 @@ mod tests {
         let waits = (1..=7).filter_map(|attempt| schedule.wait_after(attempt, Some(asked), 1.0));
         assert_eq!(waits.sum::<Duration>(), schedule.horizon());
         assert_eq!(schedule.horizon(), Duration::from_hours(3 + 4 + 10 + 20 + 20));
+        assert_eq!(schedule.longest_wait(), Duration::from_hours(20));
     }
 }

@@ -43,8 +43,8 @@ const OLDEST_SERVER: i32 = 150_000;
 const ACQUIRE_PATIENCE: Duration = Duration::from_secs(3);
 /// How long it may take to connect.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
-/// How often the server's clock is measured, and the key horizon read again.
-const CLOCK_INTERVAL: Duration = Duration::from_mins(1);
+/// How often the server's clock is measured, and the key horizon read again: until then, one that was set is not noticed.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(15);
 /// The nearest key horizon: as a server raises the installation's before it accepts anything, and the others read it every
 /// minute, none can miss an outcome that is older than this.
 const NEAREST_HORIZON: Duration = Duration::from_hours(25);

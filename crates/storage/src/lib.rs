@@ -8,9 +8,10 @@
 //! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `connect` the first contact · `schema` what is
 //! migrated · [`partitions`] time-sliced tables · `trim` what
 //! refers to messages that are gone · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
-//! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time ·
+//! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time · [`ahead`] what was written before it was set back ·
 //! [`bench`] what a benchmark asks.
 
+pub mod ahead;
 pub mod applications;
 pub mod attempts;
 pub mod bench;

@@ -24,7 +24,8 @@ pub async fn ensure(db: &Db) -> Result<()> {
     make(&mut db.pool().acquire().await?).await
 }
 
-/// Makes the partitions that rows with these ids go into.
+/// Makes the partitions that rows with these ids go into, wherever a clock that was set has put them: those of the next weeks are
+/// counted from what it shows now.
 pub(crate) async fn ensure_for(db: &Db, ids: &[Uuid]) -> Result<()> {
     let mut tx = db.pool().begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
@@ -86,6 +87,8 @@ struct Part {
     /// The first moment that it is for, and the first that it is not for.
     begins: DateTime<Utc>,
     ends: DateTime<Utc>,
+    /// How long ago that is by the server's clock, as it stands now: ours may not have heard yet that it was set.
+    age: TimeDelta,
 }
 
 /// Deals with what earlier rounds left undone, drops the partitions that hold only what is older than `retention` (messages,
@@ -126,7 +129,7 @@ async fn parts(connection: &mut Connection) -> Result<Vec<Part>> {
     let rows = sqlx::query!(
         r#"select p.relname::text as "parent!", c.relname::text as "name!", p.oid::regclass::text as "parent_path!",
                   format('%I.%I', n.nspname, c.relname) as "path!", i.inhparent is not null as "is_attached!",
-                  coalesce(i.inhdetachpending, false) as "is_pending!"
+                  coalesce(i.inhdetachpending, false) as "is_pending!", now() as "now!"
              from pg_class p
              join pg_class c on c.relkind = 'r' and c.relname ~ ('^' || p.relname || '_[0-9]{8}$')
              join pg_namespace n on n.oid = c.relnamespace
@@ -141,9 +144,11 @@ async fn parts(connection: &mut Connection) -> Result<Vec<Part>> {
     .await?;
     let parts = rows.into_iter().filter_map(|row| {
         let begins = begins(&row.parent, &row.name)?;
+        let ends = begins + if row.parent == "idempotency" { TimeDelta::days(1) } else { TimeDelta::days(7) };
         Some(Part {
-            ends: begins + if row.parent == "idempotency" { TimeDelta::days(1) } else { TimeDelta::days(7) },
             begins,
+            ends,
+            age: row.now - ends,
             parent: row.parent,
             name: row.name,
             parent_path: row.parent_path,
@@ -170,7 +175,7 @@ impl Part {
             "message" => retention.max(db.key_horizon()),
             _ => retention,
         };
-        db.now().signed_duration_since(self.ends) > TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX)
+        self.age > TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX)
     }
 
     async fn stuck(self, connection: &mut Connection, error: Error) -> Result<Stuck> {

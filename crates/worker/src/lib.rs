@@ -98,7 +98,8 @@ pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jo
     let (stopping, is_stopping) = watch::channel(false);
     let request_timeout = config.request_timeout;
     let claiming = claimer::run(db.clone(), hand_off.clone(), lease(request_timeout), is_stopping.clone());
-    let upkeep = upkeep::run(db.clone(), config.retention);
+    let terms = upkeep::Terms { retention: config.retention, lease: lease(request_timeout), longest_wait: config.schedule.longest_wait() };
+    let upkeep = upkeep::run(db.clone(), terms);
     let health = Arc::new(Health::new(&db, &hand_off));
     let dispatcher = Arc::new(Dispatcher::new(config, db, completer.clone(), Arc::clone(&health), is_stopping.clone()));
     Worker {

@@ -1,33 +1,49 @@
 //! Makes partitions ahead of time, drops those past their retention, removes payloads whose own retention is over, forgets
-//! endpoints that are well again, and erases secrets that sign no more, on start and every hour.
+//! endpoints that are well again, erases secrets that sign no more, and brings back what a clock that was set back has left in the
+//! future: on start, every hour, and when the clock was set back.
 
 use std::{error::Error, time::Duration};
 
-use storage::{Db, endpoints, health, messages, partitions};
-use tokio::time::sleep;
+use storage::{Db, ahead, endpoints, health, messages, partitions};
+use tokio::time::timeout;
 
 /// The rest after a round that worked.
 const INTERVAL: Duration = Duration::from_hours(1);
 /// The rest after one that did not: partitions are made weeks ahead, so there is time.
 const AFTER_FAILURE: Duration = Duration::from_mins(1);
 
+/// By what it goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// How long messages and attempts are kept.
+    pub(crate) retention: Duration,
+    /// The longest that a delivery is leased,
+    pub(crate) lease: Duration,
+    /// and the longest that it sleeps.
+    pub(crate) longest_wait: Duration,
+}
+
 /// Goes on until it is aborted, which loses nothing: each round does what the last one left.
-pub(crate) async fn run(db: Db, retention: Duration) {
+pub(crate) async fn run(db: Db, terms: Terms) {
     let mut stuck = Vec::new();
     loop {
-        let is_done = round(&db, retention, &mut stuck).await;
-        sleep(if is_done { INTERVAL } else { AFTER_FAILURE }).await;
+        let is_done = round(&db, terms, &mut stuck).await;
+        let rest = if is_done { INTERVAL } else { AFTER_FAILURE };
+        // Woken or not, the next round finds out what is to be done.
+        let _ = timeout(rest, ahead::clock_is_set_back(&db)).await;
     }
 }
 
 /// Does everything that is due, whatever becomes of the rest; `false` if something is to be tried again soon. `stuck` are the
 /// partitions that the last round could not deal with.
-async fn round(db: &Db, retention: Duration, stuck: &mut Vec<String>) -> bool {
+async fn round(db: &Db, terms: Terms, stuck: &mut Vec<String>) -> bool {
     let is_made = went_well("make partitions", partitions::ensure(db).await);
+    let brought_back = ahead::bring_back(db, terms.lease, terms.longest_wait).await;
+    let is_brought_back = went_well("bring back what lies too far ahead", brought_back);
     let is_forgotten = went_well("forget the endpoints that are well", health::forget_the_well(db).await);
     let is_erased = went_well("erase secrets that sign no more", endpoints::erase_left_over(db).await);
     let is_removed = went_well("remove payloads whose time is over", messages::remove_expired_payloads(db).await);
-    let is_swept = match partitions::drop_expired(db, retention).await {
+    let is_swept = match partitions::drop_expired(db, terms.retention).await {
         Ok(left) => {
             left.iter().filter(|part| !stuck.contains(&part.partition)).for_each(tell);
             *stuck = left.into_iter().map(|part| part.partition).collect();
@@ -35,7 +51,7 @@ async fn round(db: &Db, retention: Duration, stuck: &mut Vec<String>) -> bool {
         }
         swept => went_well("drop what is past its time", swept),
     };
-    is_made && is_forgotten && is_erased && is_removed && is_swept
+    is_made && is_brought_back && is_forgotten && is_erased && is_removed && is_swept
 }
 
 fn went_well<T>(what: &str, result: storage::Result<T>) -> bool {

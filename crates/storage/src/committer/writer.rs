@@ -192,9 +192,11 @@ impl Writer {
         Some(batch)
     }
 
-    /// Makes those of the next weeks, and those of the batch, wherever a clock that jumped has put it. Returns whether it could.
+    /// Makes those of the next weeks, and those of the batch, wherever a clock that jumped has put it; and finds out whether it has.
+    /// Returns whether it could.
     async fn make_partitions(&self, batch: &Batch) -> bool {
         let made = async {
+            self.db.inner.clock.measure(&mut self.db.pool().acquire().await?).await?;
             partitions::ensure(&self.db).await?;
             partitions::ensure_for(&self.db, &batch.ids()).await
         };
