@@ -160,3 +160,136 @@ impl Filling {
         Fit::Taken((1 + deliveries + bytes / BYTES_PER_ROW) as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use chrono::DateTime;
+    use domain::{application::Application, idempotency::Policy};
+    use rand::{RngExt, SeedableRng, rngs::StdRng};
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{
+        Result,
+        applications::Reference,
+        committer::{NewMessage, pending::Settled, room::Room},
+        directory::Subscribers,
+    };
+
+    /// The most that one message may owe here.
+    const MOST: usize = 6_000;
+
+    /// A line, and the publishers, who wait.
+    #[derive(Default)]
+    struct Publishers {
+        line: Line,
+        waiting: Vec<oneshot::Receiver<Result<Settled>>>,
+    }
+
+    impl Publishers {
+        fn publish(&mut self, tenant: u128, application: u128, fan_out: usize) {
+            let application = Application {
+                id: Uuid::from_u128(application).into(),
+                tenant_id: Uuid::from_u128(tenant).into(),
+                uid: None,
+                name: String::new(),
+                throttle_rate: None,
+                metadata: domain::application::Metadata::new(),
+                version: 1,
+                created_at: DateTime::UNIX_EPOCH,
+                updated_at: DateTime::UNIX_EPOCH,
+            };
+            let place = Arc::new(Room::default()).take(application.tenant_id, 2).expect("room");
+            let new = NewMessage {
+                application: Reference::Id(application.id),
+                subscribers: Arc::new(Subscribers { application, targets: Vec::new(), policy: Policy::default() }),
+                event_type: "x".into(),
+                event_id: None,
+                channels: Vec::new(),
+                message_key: None,
+                payload: Bytes::from_static(b"{}"),
+                content_type: "application/json".into(),
+                payload_retention: None,
+                claim: None,
+            };
+            let (reply, outcome) = oneshot::channel();
+            let mut pending = Pending::new(Uuid::from_u128(rand::random()).into(), Arc::new(new), None, reply, None, place);
+            pending.fan_out = fan_out;
+            self.line.push(pending);
+            self.waiting.push(outcome);
+        }
+
+        /// The next batch: each message's tenant and how many deliveries it owes.
+        fn take(&mut self) -> Vec<(u128, usize)> {
+            let batch = self.line.take();
+            batch.iter().map(|pending| (Uuid::from(pending.subscribers.application.tenant_id).as_u128(), pending.fan_out)).collect()
+        }
+    }
+
+    #[test]
+    fn a_batch_owes_no_more_than_it_may_but_for_a_message_that_has_it_to_itself() {
+        for seed in 0..50 {
+            let (mut chance, mut publishers) = (StdRng::seed_from_u64(seed), Publishers::default());
+            let offered = 200;
+            for _ in 0..offered {
+                let fan_out = if chance.random_bool(0.3) { chance.random_range(0..MOST) } else { chance.random_range(0..20) };
+                publishers.publish(chance.random_range(1..4), chance.random_range(1..6), fan_out);
+            }
+            let mut taken = 0;
+            while !publishers.line.is_empty() {
+                let batch = publishers.take();
+                let owed: usize = batch.iter().map(|(_, fan_out)| fan_out).sum();
+                assert!(owed <= CAP_DELIVERIES || batch.len() == 1, "seed {seed}: {batch:?}");
+                assert!(batch.len() <= CAP, "seed {seed}");
+                taken += batch.len();
+            }
+            assert_eq!(taken, offered, "seed {seed}: each is taken, and once");
+        }
+    }
+
+    #[test]
+    fn whoever_has_something_waiting_gets_as_much_as_anybody_else() {
+        for seed in 0..12 {
+            let (mut chance, mut publishers) = (StdRng::seed_from_u64(seed), Publishers::default());
+            let sizes: Vec<usize> =
+                (0..4).map(|_| *[1, 20, 800, MOST].get(chance.random_range(0..4_usize)).expect("one of them")).collect();
+            let mut had = vec![0; sizes.len()];
+            let mut backlog = vec![0; sizes.len()];
+            for round in 0..60 {
+                for (tenant, size) in sizes.iter().enumerate() {
+                    while backlog[tenant] <= CAP {
+                        publishers.publish(tenant as u128, tenant as u128, *size);
+                        backlog[tenant] += 1;
+                    }
+                }
+                for (tenant, fan_out) in publishers.take() {
+                    let tenant = usize::try_from(tenant).expect("a small number");
+                    backlog[tenant] -= 1;
+                    had[tenant] += 1 + fan_out;
+                }
+                let (least, most) = (had.iter().min().expect("some"), had.iter().max().expect("some"));
+                assert!(most - least <= 2 * (MOST + 1), "seed {seed}, round {round}: {sizes:?} had {had:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_comes_anew_waits_for_no_more_batches_than_there_are_others() {
+        for seed in 0..50 {
+            let (mut chance, mut publishers) = (StdRng::seed_from_u64(seed), Publishers::default());
+            let others = chance.random_range(1..5_u128);
+            for _ in 0..400 {
+                publishers.publish(chance.random_range(1..=others), chance.random_range(1..4), chance.random_range(1..MOST));
+            }
+            for _ in 0..chance.random_range(0..50) {
+                publishers.take();
+            }
+            publishers.publish(0, 0, 1);
+            let waits = (0..).find(|_| publishers.take().iter().any(|(tenant, _)| *tenant == 0)).expect("some time");
+            assert!(waits <= others, "seed {seed}: {others} others were served {waits} times");
+        }
+    }
+}
