@@ -204,7 +204,7 @@ async fn what_cannot_be_configured_is_refused_by_name() {
         ("POSTHASTE_EGRESS_ALLOW", "everything"),
         ("POSTHASTE_EGRESS_CA", "/nowhere/ca.pem"),
         ("POSTHASTE_EGRESS_CA", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
-        ("POSTHASTE_EGRESS_PROXY", "https://proxy.example.com"),
+        ("POSTHASTE_EGRESS_PROXY", "ftp://proxy.example.com"),
         ("POSTHASTE_EGRESS_PROXY", "proxy.example.com:3128"),
         ("POSTHASTE_ENDPOINT_HTTPS_ONLY", "perhaps"),
         ("POSTHASTE_MAX_PAYLOAD", "lots"),

@@ -34,6 +34,8 @@ mod outage;
 mod overload;
 /// The files that somebody deploys with.
 mod packaging;
+/// What a page of a list costs, however long the list is.
+mod page_plans;
 /// Time-sliced tables are made when they are missing.
 mod partitions;
 /// What the statements of the hot path cost, however much is stored.
@@ -64,3 +66,5 @@ mod tidy;
 mod upgrades;
 /// The hourly upkeep, and what is in its way.
 mod upkeep;
+/// What the worker logs says whose it is.
+mod worker_log;

@@ -88,7 +88,7 @@ async fn attempts_are_counted_by_what_came_back() {
         ("other", receiver.url("/close")),
     ];
     // An endpoint that is never called can be written where the operator allows more.
-    let carefree = app.node_with(&Options { egress_allow: vec!["0.0.0.0/0"], roles: Roles::Api, ..Options::default() }).await;
+    let carefree = app.carefree_node().await;
     for (class, url) in urls {
         let customer = app.customer().await;
         customer.through(&carefree.client).endpoint(&url).await;

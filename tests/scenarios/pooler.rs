@@ -2,21 +2,12 @@
 
 use serde_json::json;
 use support::{
-    Customer, Database, JWT_SECRET, MAIN_SECRET, Receiver, Reply, eventually, new_tenant,
+    Customer, Database, Receiver, Reply, eventually, new_tenant,
     pooler::Pooler,
-    processes::{ServerProcess, command, run},
+    processes::{ServerProcess, command, environment, run},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_posthaste-under-test");
-
-fn environment(url: &str) -> [(&str, &str); 4] {
-    [
-        ("POSTHASTE_DATABASE_URL", url),
-        ("POSTHASTE_MAIN_SECRET", MAIN_SECRET),
-        ("POSTHASTE_JWT_SECRET", JWT_SECRET),
-        ("POSTHASTE_LISTEN", "127.0.0.1:0"),
-    ]
-}
 
 #[tokio::test]
 async fn a_pooler_of_transactions_or_statements_is_refused() {

@@ -8,10 +8,10 @@ use sqlx::{
     AssertSqlSafe, Column as _, Connection, Executor as _, PgConnection, SqlSafeStr as _, Statement as _, TypeInfo as _, migrate::Migrator,
 };
 use support::{
-    Customer, Database, JWT_SECRET, MAIN_SECRET, Receiver, Reply, cluster,
+    Customer, Database, Receiver, Reply, cluster,
     customer::message,
     new_tenant,
-    processes::{self, Process, ServerProcess, command, run},
+    processes::{self, Process, ServerProcess, command, environment, run},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_posthaste-under-test");
@@ -36,15 +36,6 @@ fn next_release(oldest_program: i64) -> String {
 /// The newest migration that this program knows.
 async fn known(database: &Database) -> i64 {
     database.number("select max(version) from _sqlx_migrations").await
-}
-
-fn environment(url: &str) -> [(&str, &str); 4] {
-    [
-        ("POSTHASTE_DATABASE_URL", url),
-        ("POSTHASTE_MAIN_SECRET", MAIN_SECRET),
-        ("POSTHASTE_JWT_SECRET", JWT_SECRET),
-        ("POSTHASTE_LISTEN", "127.0.0.1:0"),
-    ]
 }
 
 #[tokio::test]

@@ -120,6 +120,39 @@ async fn a_table_that_stands_alone_before_its_time_is_attached_with_all_that_is_
     eventually("the older one is attached too", async || (app.database.number(count).await == 1).then_some(())).await;
 }
 
+/// The partitions of messages, attempts and keys, by the number of the table that each is.
+const TABLES: &str = "select c.oid::text from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent in ('message'::regclass, 'attempt'::regclass, 'idempotency'::regclass) order by 1";
+
+#[tokio::test]
+async fn a_short_retention_does_not_make_and_drop_the_same_table_every_hour() {
+    let app = App::start().await;
+    // Last week's attempts are past their time, and their table is made whenever it is missing.
+    let options = Options { retention: Duration::from_secs(1), ..Options::default() };
+    let old = "insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, url)
+        select uuid_floor(date_trunc('week', now(), 'UTC') - interval '1 hour'), uuid_v7(), uuid_v7(), 0, 1, uuid_v7(), uuid_v7(), 0, 1, ''";
+    app.database.execute(old).await;
+    let node = app.node_with(&options).await;
+    let none_left = async |node: &support::Node| {
+        let scrape = Scrape::of(&node.client).await;
+        (scrape.get("partitions_expired") == Some(0.0)).then_some(())
+    };
+    gone(&app, "what is past its time is dropped", "select count(*) from attempt").await;
+    eventually("upkeep is done", async || none_left(&node).await).await;
+    node.stop().await;
+    // The next round makes last week's table once more, and from then on it stays.
+    let node = app.node_with(&options).await;
+    eventually("upkeep is done", async || none_left(&node).await).await;
+    node.stop().await;
+    let tables = app.database.texts(TABLES).await;
+    for _ in 0..2 {
+        let node = app.node_with(&options).await;
+        eventually("upkeep is done", async || none_left(&node).await).await;
+        node.stop().await;
+    }
+    assert_eq!(app.database.texts(TABLES).await, tables);
+}
+
 /// How many pages of a table were looked at, from memory or from disk.
 const PAGES_READ: &str =
     "select sum(heap_blks_read + heap_blks_hit) from pg_statio_user_tables where relname in ('event_uid', 'message_key')";

@@ -60,6 +60,16 @@ pub fn command(program: impl AsRef<Path>, arguments: &[&str], environment: &[(&s
     command
 }
 
+/// What every command that speaks to this database needs; a server listens on a free port.
+pub fn environment(database_url: &str) -> [(&str, &str); 4] {
+    [
+        ("POSTHASTE_DATABASE_URL", database_url),
+        ("POSTHASTE_MAIN_SECRET", MAIN_SECRET),
+        ("POSTHASTE_JWT_SECRET", JWT_SECRET),
+        ("POSTHASTE_LISTEN", "127.0.0.1:0"),
+    ]
+}
+
 /// Runs a command to its end; returns its status, its standard output and its standard error.
 pub async fn run(mut command: Command) -> (ExitStatus, String, String) {
     let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("it starts");

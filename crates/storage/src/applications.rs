@@ -234,19 +234,26 @@ pub async fn id_even_if_deleted(db: &Db, tenant_id: TenantId, application: &Refe
 
 /// The tenant's applications by id.
 pub async fn list(db: &Db, tenant_id: TenantId, page: &PageRequest<ApplicationId>) -> Result<Page<Application>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at
-             from application where tenant_id = $1 and deleted_at is null
-              and ($2::uuid is null or case when $3 then id > $2 else id < $2 end)
-            order by case when $3 then id end, case when not $3 then id end desc limit $4"#,
-        Uuid::from(tenant_id),
-        page.cursor.map(Uuid::from),
-        page.scans_up(),
-        page.rows(),
-    )
-    .fetch_all(db.pool())
-    .await?;
+    let (first, end) = page.bounds(None, None);
+    macro_rules! scan {
+        ($order:tt) => {
+            sqlx::query_as!(
+                Row,
+                r#"select id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at
+                     from application where tenant_id = $1 and deleted_at is null and id >= $2 and id < $3
+                    order by id "#
+                    + $order
+                    + " limit $4",
+                Uuid::from(tenant_id),
+                first,
+                end,
+                page.rows(),
+            )
+            .fetch_all(db.pool())
+            .await?
+        };
+    }
+    let rows = if page.scans_up() { scan!("asc") } else { scan!("desc") };
     Ok(page.page(rows.into_iter().map(Application::from).collect()))
 }
 

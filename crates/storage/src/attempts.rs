@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::{
     delivery::{Attempt, Outcome, Trigger},
-    id::{self, ApplicationId, AttemptId, EndpointId, Id, MessageId, TenantId},
+    id::{ApplicationId, AttemptId, EndpointId, Id, MessageId, TenantId},
 };
 use sqlx::types::Uuid;
 
@@ -37,7 +37,7 @@ pub struct Filter {
 /// Attempts to one endpoint, by id.
 pub async fn list_by_endpoint(db: &Db, address: &Address, filter: &Filter, page: &PageRequest<AttemptId>) -> Result<Page<Attempt>> {
     let endpoint = endpoints::get(db, address).await?;
-    list(db, endpoint.application_id, None, Some(endpoint.id), filter, page).await
+    list(db, Of::Endpoint(endpoint.id), filter, page).await
 }
 
 /// Attempts to deliver one message, by id; only to `endpoint` if given.
@@ -58,7 +58,7 @@ pub async fn list_by_message(
         }
         None => None,
     };
-    list(db, message.application_id, Some(message.id), endpoint_id, filter, page).await
+    list(db, Of::Message(message.id, endpoint_id), filter, page).await
 }
 
 /// One attempt of one message.
@@ -82,45 +82,51 @@ pub async fn get(
     Ok(row.ok_or(Error::NotFound("attempt"))?.into())
 }
 
-async fn list(
-    db: &Db,
-    application_id: ApplicationId,
-    message_id: Option<MessageId>,
-    endpoint_id: Option<EndpointId>,
-    filter: &Filter,
-    page: &PageRequest<AttemptId>,
-) -> Result<Page<Attempt>> {
+/// Whose attempts are listed.
+#[derive(Clone, Copy, Debug)]
+enum Of {
+    /// All of a message, or those to one endpoint.
+    Message(MessageId, Option<EndpointId>),
+    Endpoint(EndpointId),
+}
+
+async fn list(db: &Db, of: Of, filter: &Filter, page: &PageRequest<AttemptId>) -> Result<Page<Attempt>> {
     let outcomes: Option<Vec<i16>> = filter.outcomes.as_ref().map(|outcomes| outcomes.iter().map(|outcome| outcome.code()).collect());
-    let rows = sqlx::query_as!(
-        Row,
-        "select a.id, a.message_id, a.endpoint_id, run, number, a.application_id, trigger, outcome, status_code, duration_ms, url, response, next_attempt_at, is_resent
-           from attempt a where a.application_id = $1
-            and ($2::uuid is null or a.message_id = $2)
-            and ($3::uuid is null or a.endpoint_id = $3)
-            and ($4::uuid is null or case when $5 then a.id > $4 else a.id < $4 end)
-            and ($7::smallint[] is null or outcome = any ($7))
-            and ($8::smallint is null or status_code / 100 * 100 = $8)
-            and ($9::uuid is null or a.id < $9)
-            and ($10::uuid is null or a.id >= $10)
-            and (($11::text is null and $12::text[] is null) or exists (
-                select from message m where m.id = a.message_id
-                   and ($11::text is null or $11 = any (m.channels)) and ($12::text[] is null or m.event_type = any ($12))))
-          order by case when $5 then a.id end, case when not $5 then a.id end desc limit $6",
-        Uuid::from(application_id),
-        message_id.map(Uuid::from),
-        endpoint_id.map(Uuid::from),
-        page.cursor.map(Uuid::from),
-        page.scans_up(),
-        page.rows(),
-        outcomes as _,
-        filter.status_code_class.and_then(|class| i16::try_from(class).ok()),
-        filter.before.map(id::from),
-        filter.after.map(id::from),
-        filter.channel,
-        filter.event_types as _,
-    )
-    .fetch_all(db.pool())
-    .await?;
+    let (first, end) = page.bounds(filter.after, filter.before);
+    macro_rules! scan {
+        ($owner:tt $id:ident, $other:tt $other_id:expr, $order:tt) => {
+            sqlx::query_as!(
+                Row,
+                "select a.id, a.message_id, a.endpoint_id, run, number, a.application_id, trigger, outcome, status_code, duration_ms, url, response,
+                        next_attempt_at, is_resent
+                   from attempt a where a." + $owner + " = $1 and a.id >= $2 and a.id < $3
+                    and ($5::uuid is null or a." + $other + " = $5)
+                    and ($6::smallint[] is null or outcome = any ($6))
+                    and ($7::smallint is null or status_code / 100 * 100 = $7)
+                    and (($8::text is null and $9::text[] is null) or exists (
+                        select from message m where m.id = a.message_id
+                           and ($8::text is null or $8 = any (m.channels)) and ($9::text[] is null or m.event_type = any ($9))))
+                  order by a.id " + $order + " limit $4",
+                Uuid::from($id),
+                first,
+                end,
+                page.rows(),
+                $other_id,
+                outcomes.as_deref() as _,
+                filter.status_code_class.and_then(|class| i16::try_from(class).ok()),
+                filter.channel,
+                filter.event_types.as_deref() as _,
+            )
+            .fetch_all(db.pool())
+            .await?
+        };
+    }
+    let rows = match (of, page.scans_up()) {
+        (Of::Message(id, endpoint_id), true) => scan!("message_id" id, "endpoint_id" endpoint_id.map(Uuid::from), "asc"),
+        (Of::Message(id, endpoint_id), false) => scan!("message_id" id, "endpoint_id" endpoint_id.map(Uuid::from), "desc"),
+        (Of::Endpoint(id), true) => scan!("endpoint_id" id, "message_id" None::<Uuid>, "asc"),
+        (Of::Endpoint(id), false) => scan!("endpoint_id" id, "message_id" None::<Uuid>, "desc"),
+    };
     Ok(page.page(rows.into_iter().map(Attempt::from).collect()))
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use domain::{
-    application::Application,
+    application::{Application, Uid},
     endpoint::{Endpoint, Headers},
     id::{ApplicationId, EndpointId, TenantId},
     idempotency::Policy,
@@ -19,7 +19,7 @@ use parking_lot::RwLock;
 use crate::{
     Db, Error, Result,
     applications::{self, Reference},
-    endpoints, policies,
+    endpoints, policies, tenants,
 };
 
 /// An application and everyone who may be owed its messages, as of `application.version`.
@@ -31,6 +31,8 @@ pub struct Subscribers {
     pub targets: Vec<Arc<Target>>,
     /// How its tenant wants idempotency keys treated.
     pub policy: Policy,
+    /// What its tenant is called: the subject of its tokens.
+    pub tenant: Arc<str>,
 }
 
 impl Subscribers {
@@ -118,6 +120,40 @@ pub async fn find(db: &Db, tenant_id: TenantId, application: &Reference<Applicat
     }
 }
 
+/// Whose a delivery or an endpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The tenant.
+    pub tenant_id: TenantId,
+    /// Which customer of it.
+    pub application_id: ApplicationId,
+}
+
+/// What an [`Owner`] is called, for the log: as far as this process knows, since a line is no reason to ask the database.
+#[derive(Clone, Debug)]
+pub struct Names {
+    tenant: Option<Arc<str>>,
+    known: Option<Arc<Subscribers>>,
+}
+
+impl Names {
+    /// The tenant's: the subject of its tokens.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// The application's uid, if it has one.
+    pub fn application_uid(&self) -> Option<&str> {
+        self.known.as_ref()?.application.uid.as_ref().map(Uid::as_str)
+    }
+}
+
+/// What this owner is called.
+pub fn names(db: &Db, owner: Owner) -> Names {
+    let known = db.inner.directory.known.read().by_id.get(&owner.application_id).cloned();
+    Names { tenant: db.inner.tenants.subject(owner.tenant_id), known }
+}
+
 /// The application by id, at least as new as `version`.
 pub async fn at_least(db: &Db, application_id: ApplicationId, version: i64) -> Result<Arc<Subscribers>> {
     let known = db.inner.directory.known.read().by_id.get(&application_id).cloned();
@@ -146,7 +182,8 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
     // After the version: endpoints that are newer than it are found stale later, never the other way round.
     let (rows, secret_rows) = endpoints::all(&mut connection, application.id).await?;
     let policy = policies::of(db, &mut connection, tenant_id).await?;
-    let subscribers = Arc::new(Subscribers { application, targets: targets(db, rows, secret_rows), policy });
+    let tenant = tenants::subject(db, &mut connection, tenant_id).await?;
+    let subscribers = Arc::new(Subscribers { application, targets: targets(db, rows, secret_rows), policy, tenant });
     db.inner.directory.insert(&subscribers);
     Ok(subscribers)
 }
@@ -170,8 +207,8 @@ fn targets(db: &Db, rows: Vec<endpoints::Row>, secret_rows: Vec<endpoints::Secre
     opened.collect()
 }
 
-/// Looks again at endpoints that could not be opened; returns those that can be, or are gone.
-pub async fn look_again(db: &Db, unreadable: &[EndpointId]) -> Result<Vec<EndpointId>> {
+/// Looks again at endpoints that could not be opened; returns those that can be, with their owners, and those that are gone.
+pub async fn look_again(db: &Db, unreadable: &[EndpointId]) -> Result<Vec<(EndpointId, Option<Owner>)>> {
     let mut readable = Vec::new();
     for endpoint_id in unreadable {
         let found = endpoints::application_of(db, *endpoint_id).await?;
@@ -183,7 +220,8 @@ pub async fn look_again(db: &Db, unreadable: &[EndpointId]) -> Result<Vec<Endpoi
                 Err(error) => return Err(error),
             },
         };
-        readable.extend(is_readable.then_some(*endpoint_id));
+        let owner = found.map(|(tenant_id, application_id)| Owner { tenant_id, application_id });
+        readable.extend(is_readable.then_some((*endpoint_id, owner)));
     }
     Ok(readable)
 }

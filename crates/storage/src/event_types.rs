@@ -136,21 +136,34 @@ pub async fn get(db: &Db, tenant_id: TenantId, name: &str) -> Result<EventType> 
     Ok(row.ok_or(Error::NotFound(WHAT))?.into())
 }
 
+/// After all names: they are made of letters, digits, `-`, `_` and `.`.
+const LAST_NAME: &str = "~";
+
 /// The tenant's event types by name.
 pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &PageRequest<String>) -> Result<Page<EventType>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select * from event_type where tenant_id = $1 and ($2 or not is_archived)
-              and ($3::text is null or case when $4 then name collate "C" > $3 else name collate "C" < $3 end)
-            order by case when $4 then name collate "C" end, case when not $4 then name collate "C" end desc limit $5"#,
-        Uuid::from(tenant_id),
-        include_archived,
-        page.cursor,
-        page.scans_up(),
-        page.rows(),
-    )
-    .fetch_all(db.pool())
-    .await?;
+    let (mut after, mut end) = ("", LAST_NAME);
+    match &page.cursor {
+        Some(cursor) if page.scans_up() => after = cursor,
+        Some(cursor) => end = cursor,
+        None => {}
+    }
+    macro_rules! scan {
+        ($order:tt) => {
+            sqlx::query_as!(
+                Row,
+                r#"select * from event_type where tenant_id = $1 and name collate "C" > $2 and name collate "C" < $3 and ($5 or not is_archived)
+                    order by name collate "C" "# + $order + " limit $4",
+                Uuid::from(tenant_id),
+                after,
+                end,
+                page.rows(),
+                include_archived,
+            )
+            .fetch_all(db.pool())
+            .await?
+        };
+    }
+    let rows = if page.scans_up() { scan!("asc") } else { scan!("desc") };
     Ok(page.page(rows.into_iter().map(EventType::from).collect()))
 }
 

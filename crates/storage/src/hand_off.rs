@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use sqlx::types::Uuid;
 use tokio::sync::{Notify, mpsc};
 
-use crate::{health::Gates, switched_off::SwitchedOff};
+use crate::{directory::Owner, health::Gates, switched_off::SwitchedOff};
 
 /// How much longer than its in-flight cap an endpoint's queue in memory may grow: fresh messages wait there instead of
 /// being claimed from the database.
@@ -177,10 +177,15 @@ impl Job {
         self.slot.as_ref().is_some_and(|slot| slot.way == Way::Probe)
     }
 
+    /// Whose it is.
+    pub fn owner(&self) -> Owner {
+        Owner { tenant_id: self.tenant_id, application_id: self.application_id }
+    }
+
     /// Its endpoint was found to be disabled or deleted: the claimer ends what else is due to it, and claims none of that.
     pub fn is_to_nobody(&self) {
         if let Some(slot) = &self.slot
-            && slot.shared.switched_off.note(self.endpoint_id)
+            && slot.shared.switched_off.note(self.endpoint_id, self.owner())
         {
             slot.shared.wake();
         }

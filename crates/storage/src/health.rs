@@ -12,7 +12,7 @@ use std::{
 
 use domain::{
     health::{CLOSES_AT, DISABLES_AFTER, FIRST_COOL_DOWN, FIRST_SLOTS, FORGETS_AFTER, LONGEST_COOL_DOWN, OPENS_AFTER},
-    id::{EndpointId, TenantId},
+    id::EndpointId,
 };
 use parking_lot::{Mutex, RwLock};
 use sqlx::types::Uuid;
@@ -20,8 +20,10 @@ use sqlx::types::Uuid;
 use crate::{
     Db, Result,
     connection::Connection,
-    directory, endpoints,
+    directory::{self, Names, Owner},
+    endpoints,
     hand_off::{HandOff, Job},
+    put_off::PutOff,
     reseal,
 };
 
@@ -60,6 +62,8 @@ pub(crate) struct Gates {
     known: RwLock<HashMap<EndpointId, Gate>>,
     /// Endpoints whose secrets or headers this process cannot open: others may be able to.
     unreadable: RwLock<HashSet<EndpointId>>,
+    /// Endpoints to which our own way is barred for the moment.
+    pub(crate) put_off: PutOff,
     /// A worker has begun, and has not heard yet how endpoints are: any may be held.
     is_unheard: AtomicBool,
 }
@@ -67,23 +71,24 @@ pub(crate) struct Gates {
 impl Gates {
     /// Whether the endpoint is not known to be well.
     pub(crate) fn has(&self, endpoint_id: EndpointId) -> bool {
-        self.is_unheard.load(Ordering::Relaxed) || self.known.read().contains_key(&endpoint_id) || self.is_unreadable(endpoint_id)
+        self.is_unheard.load(Ordering::Relaxed) || self.known.read().contains_key(&endpoint_id) || self.is_out_of_reach(endpoint_id)
+    }
+
+    /// Whether this process cannot send to the endpoint, however that is.
+    fn is_out_of_reach(&self, endpoint_id: EndpointId) -> bool {
+        self.unreadable.read().contains(&endpoint_id) || self.put_off.has(endpoint_id)
     }
 
     /// The endpoints that the database does not know to be held.
     pub(crate) fn suspected(&self) -> Vec<EndpointId> {
         let gates = self.known.read();
         let suspected = gates.iter().filter(|(_, gate)| **gate == Gate::Suspected).map(|(id, _)| *id);
-        suspected.chain(self.unreadable()).collect()
+        suspected.chain(self.unreadable()).chain(self.put_off.all()).collect()
     }
 
     /// The endpoints that this process cannot open.
     pub(crate) fn unreadable(&self) -> Vec<EndpointId> {
         self.unreadable.read().iter().copied().collect()
-    }
-
-    fn is_unreadable(&self, endpoint_id: EndpointId) -> bool {
-        self.unreadable.read().contains(&endpoint_id)
     }
 
     /// A claim found the endpoint well, or recovering: the database knows better than we, but for what it was not told yet.
@@ -98,7 +103,7 @@ impl Gates {
 
     /// Whether the endpoint is held.
     pub(crate) fn is_shut(&self, endpoint_id: EndpointId) -> bool {
-        self.known.read().get(&endpoint_id).is_some_and(|gate| gate.is_shut()) || self.is_unreadable(endpoint_id)
+        self.known.read().get(&endpoint_id).is_some_and(|gate| gate.is_shut()) || self.is_out_of_reach(endpoint_id)
     }
 
     /// Shuts the gate; `false` if it was shut.
@@ -134,7 +139,7 @@ impl Gates {
 /// What a process saw of an endpoint since it last told.
 #[derive(Clone, Copy, Debug)]
 struct Sum {
-    tenant_id: TenantId,
+    owner: Owner,
     has_success: bool,
     /// Failures after the last success.
     tail: u32,
@@ -145,7 +150,7 @@ impl Sum {
     /// This, and then `later`.
     fn and(self, later: Self) -> Self {
         Self {
-            tenant_id: self.tenant_id,
+            owner: self.owner,
             has_success: self.has_success || later.has_success,
             tail: if later.has_success { later.tail } else { self.tail.saturating_add(later.tail) },
             has_failed_probe: self.has_failed_probe || later.has_failed_probe,
@@ -187,7 +192,7 @@ pub enum Turn {
 #[derive(Debug, Default)]
 pub struct News {
     /// What this process's report changed.
-    pub turns: Vec<(TenantId, EndpointId, Turn)>,
+    pub turns: Vec<(Owner, EndpointId, Turn)>,
     /// The endpoints that are held from now on, whoever found out: what waits for them in memory is to be handed back.
     pub held: Vec<EndpointId>,
 }
@@ -199,10 +204,15 @@ impl Health {
         Self { db: db.clone(), hand_off: hand_off.clone(), sums: Mutex::default(), read: Mutex::default(), looked_at: Mutex::default() }
     }
 
+    /// What this owner is called.
+    pub fn names(&self, owner: Owner) -> Names {
+        directory::names(&self.db, owner)
+    }
+
     /// Remembers how a send went. `true`: this was one failure too many, and the endpoint is held from now on.
     pub fn note(&self, job: &Job, is_success: bool) -> bool {
         let (tail, has_success) = if is_success { (0, true) } else { (1, false) };
-        let one = Sum { tenant_id: job.tenant_id, has_success, tail, has_failed_probe: !is_success && job.is_probe() };
+        let one = Sum { owner: job.owner(), has_success, tail, has_failed_probe: !is_success && job.is_probe() };
         let mut sums = self.sums.lock();
         let sum = sums.entry(job.endpoint_id).and_modify(|sum| *sum = sum.and(one)).or_insert(one);
         let is_too_much = sum.tail >= OPENS_AFTER;
@@ -221,6 +231,27 @@ impl Health {
         self.hand_off.gates().unreadable.write().insert(endpoint_id)
     }
 
+    /// A send came to nothing by our own fault: the endpoint is left alone for a while, and what it is owed stays in the queue, due.
+    pub fn put_off(&self, endpoint_id: EndpointId) {
+        self.hand_off.gates().put_off.begin(endpoint_id, Instant::now());
+        self.db.metrics().put_off();
+    }
+
+    /// When a send to the endpoint last came to nothing by our own fault, if none was answered since.
+    pub fn put_off_since(&self, endpoint_id: EndpointId) -> Option<Instant> {
+        self.hand_off.gates().put_off.since(endpoint_id)
+    }
+
+    /// What looked like our own fault is the endpoint's.
+    pub fn is_its_own(&self, endpoint_id: EndpointId) {
+        self.hand_off.gates().put_off.note(endpoint_id, Instant::now());
+    }
+
+    /// Our way to the endpoint is open.
+    pub fn is_within_reach(&self, endpoint_id: EndpointId) {
+        self.hand_off.gates().put_off.end(endpoint_id);
+    }
+
     /// Looks at all endpoints; returns those that this process cannot open, as far as that was not known.
     pub async fn look_at_all(&self) -> Result<Vec<EndpointId>> {
         let unreadable = reseal::unreadable(&self.db).await?;
@@ -228,7 +259,7 @@ impl Health {
     }
 
     /// Looks again at some of the endpoints that could not be opened, at others each time; returns those whose deliveries go on.
-    pub async fn look_again(&self) -> Result<Vec<EndpointId>> {
+    pub async fn look_again(&self) -> Result<Vec<(EndpointId, Option<Owner>)>> {
         let mut unreadable = self.hand_off.gates().unreadable();
         unreadable.sort_unstable();
         let last = *self.looked_at.lock();
@@ -238,7 +269,7 @@ impl Health {
         *self.looked_at.lock() = unreadable.last().copied();
         let readable = directory::look_again(&self.db, &unreadable).await?;
         if !readable.is_empty() {
-            self.hand_off.gates().unreadable.write().retain(|id| !readable.contains(id));
+            self.hand_off.gates().unreadable.write().retain(|id| !readable.iter().any(|(readable, _)| readable == id));
             self.db.wake();
         }
         Ok(readable)
@@ -270,14 +301,16 @@ impl Health {
         news.held = self.read_news(&mut connection, &told).await?;
         drop(connection);
         let mut turns = Vec::with_capacity(news.turns.len());
-        for (tenant_id, endpoint_id, turn) in news.turns {
+        for (owner, endpoint_id, turn) in news.turns {
             if turn == Turn::Disabled
                 && let Err(error) = endpoints::disable(&self.db, endpoint_id).await
             {
-                tracing::error!(error = &error as &dyn std::error::Error, %tenant_id, %endpoint_id, "cannot disable an endpoint that has been failing for days; its next failure tries again");
+                let names = directory::names(&self.db, owner);
+                tracing::error!(error = &error as &dyn std::error::Error, tenant = names.tenant(), application_id = %owner.application_id,
+                    application_uid = names.application_uid(), %endpoint_id, "cannot disable an endpoint that has been failing for days; its next failure tries again");
                 continue;
             }
-            turns.push((tenant_id, endpoint_id, turn));
+            turns.push((owner, endpoint_id, turn));
         }
         Ok(News { turns, ..news })
     }
@@ -307,13 +340,14 @@ impl Health {
     }
 }
 
-async fn record(connection: &mut Connection, sums: &[(EndpointId, Sum)]) -> Result<Vec<(TenantId, EndpointId, Turn)>> {
+/// Tells the database of some sums, which are in the order of their ids.
+async fn record(connection: &mut Connection, sums: &[(EndpointId, Sum)]) -> Result<Vec<(Owner, EndpointId, Turn)>> {
     let as_i32 = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
     let rows = sqlx::query!(
-        r#"select endpoint_id as "endpoint_id!", tenant_id as "tenant_id!", state as "state!", has_changed as "has_changed!", is_given_up as "is_given_up!"
+        r#"select endpoint_id as "endpoint_id!", state as "state!", has_changed as "has_changed!", is_given_up as "is_given_up!"
              from record_health_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"#,
         &sums.iter().map(|(id, _)| Uuid::from(*id)).collect::<Vec<_>>(),
-        &sums.iter().map(|(_, sum)| Uuid::from(sum.tenant_id)).collect::<Vec<_>>(),
+        &sums.iter().map(|(_, sum)| Uuid::from(sum.owner.tenant_id)).collect::<Vec<_>>(),
         &sums.iter().map(|(_, sum)| sum.has_success).collect::<Vec<_>>(),
         &sums.iter().map(|(_, sum)| as_i32(sum.tail)).collect::<Vec<_>>(),
         &sums.iter().map(|(_, sum)| sum.has_failed_probe).collect::<Vec<_>>(),
@@ -334,9 +368,11 @@ async fn record(connection: &mut Connection, sums: &[(EndpointId, Sum)]) -> Resu
             2 => Turn::Recovering,
             _ => Turn::Well,
         };
-        let (tenant_id, endpoint_id) = (row.tenant_id.into(), row.endpoint_id.into());
-        turns.extend(row.has_changed.then_some((tenant_id, endpoint_id, turn)));
-        turns.extend(row.is_given_up.then_some((tenant_id, endpoint_id, Turn::Disabled)));
+        let endpoint_id = EndpointId::from(row.endpoint_id);
+        let Ok(place) = sums.binary_search_by_key(&endpoint_id, |(id, _)| *id) else { continue };
+        let owner = sums[place].1.owner;
+        turns.extend(row.has_changed.then_some((owner, endpoint_id, turn)));
+        turns.extend(row.is_given_up.then_some((owner, endpoint_id, Turn::Disabled)));
     }
     Ok(turns)
 }

@@ -2,8 +2,9 @@
 //!
 //! Reading order:
 //! [`committer`] the one writer of the hot path: new messages in, results back · [`hand_off`] jobs that need no claim ·
-//! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · `switched_off` who gets nothing more · [`workers`] who claims · [`idempotency`] every other write, at most
-//! once · [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
+//! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · `put_off` who is out of our own reach ·
+//! `switched_off` who gets nothing more · [`workers`] who claims · [`idempotency`] every other write, at most once ·
+//! [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
 //! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
 //! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `connect` the first contact · `schema` what is
 //! migrated · [`partitions`] time-sliced tables · `trim` what
@@ -34,6 +35,7 @@ pub mod metrics;
 pub mod page;
 pub mod partitions;
 pub mod policies;
+mod put_off;
 pub mod queue;
 pub mod reseal;
 mod schema;

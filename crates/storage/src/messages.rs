@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::{
-    id::{self, ApplicationId, Id, MessageId, TenantId},
+    id::{ApplicationId, Id, MessageId, TenantId},
     idempotency::scope_hash,
     message::Message,
 };
@@ -57,28 +57,29 @@ pub async fn list(
     if let Some(key) = &filter.message_key {
         return list_by_key(db, application_id, key, filter, page).await;
     }
-    let rows = sqlx::query_as!(
-        Row,
-        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
-           case when payload_expires_at <= now() then null else payload end as payload, content_type
-           from message where application_id = $1
-            and ($2::uuid is null or case when $3 then id > $2 else id < $2 end)
-            and ($5::text is null or $5 = any (channels))
-            and ($6::text[] is null or event_type = any ($6))
-            and ($7::uuid is null or id < $7)
-            and ($8::uuid is null or id >= $8)
-          order by case when $3 then id end, case when not $3 then id end desc limit $4",
-        Uuid::from(application_id),
-        page.cursor.map(Uuid::from),
-        page.scans_up(),
-        page.rows(),
-        filter.channel,
-        filter.event_types as _,
-        filter.before.map(id::from),
-        filter.after.map(id::from),
-    )
-    .fetch_all(db.pool())
-    .await?;
+    let (first, end) = page.bounds(filter.after, filter.before);
+    macro_rules! scan {
+        ($order:tt) => {
+            sqlx::query_as!(
+                Row,
+                "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
+                   case when payload_expires_at <= now() then null else payload end as payload, content_type
+                   from message where application_id = $1 and id >= $2 and id < $3
+                    and ($5::text is null or $5 = any (channels))
+                    and ($6::text[] is null or event_type = any ($6))
+                  order by id " + $order + " limit $4",
+                Uuid::from(application_id),
+                first,
+                end,
+                page.rows(),
+                filter.channel,
+                filter.event_types as _,
+            )
+            .fetch_all(db.pool())
+            .await?
+        };
+    }
+    let rows = if page.scans_up() { scan!("asc") } else { scan!("desc") };
     Ok(page.page(rows.into_iter().map(Message::from).collect()))
 }
 
@@ -91,13 +92,7 @@ async fn list_by_key(
     filter: &Filter,
     page: &PageRequest<MessageId>,
 ) -> Result<Page<Message>> {
-    let mut first = filter.after.map_or(Uuid::nil(), id::from);
-    let mut end = filter.before.map_or(Uuid::from_u128(u128::MAX), id::from);
-    match page.cursor.map(Uuid::from) {
-        Some(cursor) if page.scans_up() => first = first.max(Uuid::from_u128(cursor.as_u128().saturating_add(1))),
-        Some(cursor) => end = end.min(cursor),
-        None => {}
-    }
+    let (first, end) = page.bounds(filter.after, filter.before);
     let rows = sqlx::query_as!(
         Row,
         r#"select id as "id!", tenant_id as "tenant_id!", application_id as "application_id!", event_type as "event_type!", event_id, channels,

@@ -1,4 +1,11 @@
 //! Keyset pages: a place in a list, a direction, and a limit.
+//!
+//! A list is two statements, one for each direction, which look between two bounds that are always there: so an index alone serves,
+//! in its order, whatever is asked for and however the statement is planned.
+
+use chrono::{DateTime, Utc};
+use domain::id;
+use sqlx::types::Uuid;
 
 /// Where a page begins and which way it runs.
 #[derive(Clone, Debug)]
@@ -33,6 +40,20 @@ impl<K> PageRequest<K> {
             rows.reverse();
         }
         Page { items: rows, has_more }
+    }
+}
+
+impl<K: Copy + Into<Uuid>> PageRequest<K> {
+    /// Between which ids the page lies, the second one excluded, if the list has only what was made in `after..before`.
+    pub(crate) fn bounds(&self, after: Option<DateTime<Utc>>, before: Option<DateTime<Utc>>) -> (Uuid, Uuid) {
+        let mut first = after.map_or(Uuid::nil(), id::from);
+        let mut end = before.map_or(Uuid::from_u128(u128::MAX), id::from);
+        match self.cursor.map(Into::into) {
+            Some(cursor) if self.scans_up() => first = first.max(Uuid::from_u128(cursor.as_u128().saturating_add(1))),
+            Some(cursor) => end = end.min(cursor),
+            None => {}
+        }
+        (first, end)
     }
 }
 

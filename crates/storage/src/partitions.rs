@@ -19,6 +19,9 @@ const SWEEP: i64 = 0x73_77_65_65_70;
 const STATEMENT_TIMEOUT: Duration = Duration::from_mins(5);
 const PATIENCE: &str = "set statement_timeout = '5min'; set lock_timeout = '3s'";
 
+/// `ensure_partitions` begins with the week, or day, before the present one.
+const MADE_BACK: i32 = 2;
+
 /// Makes the partitions of the next four weeks.
 pub async fn ensure(db: &Db) -> Result<()> {
     make(&mut db.pool().acquire().await?).await
@@ -93,18 +96,19 @@ struct Part {
 
 /// Deals with what earlier rounds left undone, drops the partitions that hold only what is older than `retention` (messages,
 /// attempts) or has expired (idempotency records), and trims what must stay unique for as long as its message exists. What cannot
-/// be dealt with now keeps nothing else from it. One node at a time does this; the others only count.
-pub async fn drop_expired(db: &Db, retention: Duration) -> Result<Vec<Stuck>> {
+/// be dealt with now keeps nothing else from it. One node at a time does this; the others only count: `None`.
+pub async fn drop_expired(db: &Db, retention: Duration) -> Result<Option<Vec<Stuck>>> {
     let mut connection = db.connect_apart("posthaste-upkeep").await?;
     sqlx::raw_sql(PATIENCE).execute(&mut connection).await?;
     connection.be_patient(STATEMENT_TIMEOUT);
     count(db, &mut connection, retention).await?;
     if !sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "is_ours!""#, SWEEP).fetch_one(&mut connection).await? {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let mut stuck = Vec::new();
     for part in parts(&mut connection).await? {
-        if let Err(error) = settle(&mut connection, &part, part.is_expired(db, retention)).await {
+        let is_expired = part.is_to_go(db, &mut connection, retention).await?;
+        if let Err(error) = settle(&mut connection, &part, is_expired).await {
             stuck.push(part.stuck(&mut connection, error).await?);
         }
     }
@@ -112,12 +116,15 @@ pub async fn drop_expired(db: &Db, retention: Duration) -> Result<Vec<Stuck>> {
         tracing::debug!("no partition is past its time");
     }
     trim::run(&mut connection).await?;
-    Ok(stuck)
+    Ok(Some(stuck))
 }
 
 /// Counts the expired partitions that are still there, for the metrics.
 async fn count(db: &Db, connection: &mut Connection, retention: Duration) -> Result<usize> {
-    let expired = parts(connection).await?.iter().filter(|part| part.is_expired(db, retention)).count();
+    let mut expired = 0;
+    for part in parts(connection).await? {
+        expired += usize::from(part.is_to_go(db, connection, retention).await?);
+    }
     db.metrics().expired_partitions(expired);
     Ok(expired)
 }
@@ -178,6 +185,15 @@ impl Part {
         self.age > TimeDelta::from_std(kept).unwrap_or(TimeDelta::MAX)
     }
 
+    /// Whether it is to be dropped. What would be made again within the hour stays, once nothing is in it any more.
+    async fn is_to_go(&self, db: &Db, connection: &mut Connection, retention: Duration) -> Result<bool> {
+        if !self.is_expired(db, retention) {
+            return Ok(false);
+        }
+        let is_made_again = self.begins > db.now() - (self.ends - self.begins) * MADE_BACK;
+        Ok(!is_made_again || !is_empty(connection, &self.path).await?)
+    }
+
     async fn stuck(self, connection: &mut Connection, error: Error) -> Result<Stuck> {
         let oldest_transaction = match &error {
             Error::Unavailable(_) => oldest_transaction(connection).await?,
@@ -185,6 +201,11 @@ impl Part {
         };
         Ok(Stuck { partition: self.name, error, oldest_transaction })
     }
+}
+
+async fn is_empty(connection: &mut Connection, path: &str) -> Result<bool> {
+    let any = sqlx::raw_sql(sqlx::AssertSqlSafe(format!("select 1 from {path} limit 1"))).fetch_optional(connection).await?;
+    Ok(any.is_none())
 }
 
 /// Brings a part to where it belongs: away, if its time is over, else into its table.

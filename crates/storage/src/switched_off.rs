@@ -1,7 +1,7 @@
 //! Endpoints that are off and to which something is owed: found by the dispatcher, ended in batches by the claimer.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     mem,
 };
 
@@ -9,7 +9,12 @@ use domain::id::EndpointId;
 use parking_lot::Mutex;
 use sqlx::types::Uuid;
 
-use crate::{Db, Result, connection::Connection, hand_off::HandOff};
+use crate::{
+    Db, Result,
+    connection::Connection,
+    directory::{self, Names, Owner},
+    hand_off::HandOff,
+};
 
 /// How many rows one statement ends.
 const ROWS: i32 = 1_000;
@@ -23,16 +28,16 @@ pub(crate) struct SwitchedOff(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    all: HashSet<EndpointId>,
+    all: HashMap<EndpointId, Owner>,
     /// The same, in the order in which it is their turn.
     in_turn: VecDeque<EndpointId>,
 }
 
 impl SwitchedOff {
     /// Remembers an endpoint; `false` if it is known.
-    pub(crate) fn note(&self, endpoint_id: EndpointId) -> bool {
+    pub(crate) fn note(&self, endpoint_id: EndpointId, owner: Owner) -> bool {
         let mut known = self.0.lock();
-        let is_new = known.all.insert(endpoint_id);
+        let is_new = known.all.insert(endpoint_id, owner).is_none();
         if is_new {
             known.in_turn.push_back(endpoint_id);
         }
@@ -41,7 +46,11 @@ impl SwitchedOff {
 
     /// All of them.
     pub(crate) fn all(&self) -> Vec<EndpointId> {
-        self.0.lock().all.iter().copied().collect()
+        self.0.lock().all.keys().copied().collect()
+    }
+
+    fn owner(&self, endpoint_id: EndpointId) -> Option<Owner> {
+        self.0.lock().all.get(&endpoint_id).copied()
     }
 
     /// Those whose turn it is.
@@ -85,7 +94,7 @@ pub(crate) async fn cancel(db: &Db, hand_off: &HandOff, connection: &mut Connect
         if canceled == 0 {
             switched_off.forget(endpoint_id);
         } else {
-            tracing::info!(%endpoint_id, canceled, "canceled what was owed to an endpoint that is disabled or deleted");
+            log(db, endpoint_id, switched_off.owner(endpoint_id), canceled);
             looked_at.push(endpoint_id);
         }
         in_all += canceled;
@@ -93,6 +102,19 @@ pub(crate) async fn cancel(db: &Db, hand_off: &HandOff, connection: &mut Connect
     switched_off.go_on(&looked_at);
     db.metrics().canceled(in_all);
     Ok(in_all > 0)
+}
+
+fn log(db: &Db, endpoint_id: EndpointId, owner: Option<Owner>, canceled: u64) {
+    let names = owner.map(|owner| directory::names(db, owner));
+    let application_id = owner.map(|owner| tracing::field::display(owner.application_id));
+    tracing::info!(
+        tenant = names.as_ref().and_then(Names::tenant),
+        application_id,
+        application_uid = names.as_ref().and_then(Names::application_uid),
+        %endpoint_id,
+        canceled,
+        "canceled what was owed to an endpoint that is disabled or deleted"
+    );
 }
 
 #[cfg(test)]
@@ -103,9 +125,10 @@ mod tests {
     fn each_endpoint_has_its_turn_until_nothing_is_owed_to_it() {
         let id = |number: u128| EndpointId(Uuid::from_u128(number));
         let off = SwitchedOff::default();
+        let owner = Owner { tenant_id: Uuid::nil().into(), application_id: Uuid::nil().into() };
         let many = ENDPOINTS as u128 + 2;
-        assert!((0..many).all(|number| off.note(id(number))));
-        assert!(!off.note(id(0)), "it is known");
+        assert!((0..many).all(|number| off.note(id(number), owner)));
+        assert!(!off.note(id(0), owner), "it is known");
         let first = off.next();
         assert_eq!((first.len(), first[0]), (ENDPOINTS, id(0)));
         off.go_on(&first[..1]);
@@ -114,6 +137,6 @@ mod tests {
         assert_eq!(off.next()[..2], [id(many - 1), id(0)]);
         off.forget(id(0));
         assert!(!off.all().contains(&id(0)) && !off.next().contains(&id(0)));
-        assert!(off.note(id(0)), "it may be off again");
+        assert!(off.note(id(0), owner), "it may be off again");
     }
 }

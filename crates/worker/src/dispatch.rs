@@ -38,6 +38,7 @@ use crate::{
     lanes::{Lanes, Place},
     request::{Preparations, SignatureHeaders, Webhook},
     stopped,
+    way_out::WayOut,
 };
 
 /// How long an endpoint is looked up before its job is handed back.
@@ -58,6 +59,7 @@ pub(crate) struct Dispatcher {
     preparations: Preparations,
     lanes: Lanes,
     health: Arc<Health>,
+    way_out: WayOut,
     schedule: RetrySchedule,
     signature_headers: SignatureHeaders,
     request_timeout: Duration,
@@ -74,6 +76,7 @@ impl Dispatcher {
             egress: Egress::new(EgressPolicy::new(config.egress_allow), &config.egress_ca, config.egress_proxy, config.request_timeout),
             preparations: Preparations::default(),
             lanes: Lanes::new(crate::limits().per_endpoint),
+            way_out: WayOut::new(Arc::clone(&health)),
             health,
             schedule: config.schedule,
             signature_headers: config.signature_headers,
@@ -115,7 +118,10 @@ impl Dispatcher {
         if *self.is_stopping.borrow() {
             return held.release();
         }
-        let exchange = self.send(held.job(), target, payload).await;
+        let Some(exchange) = self.send(held.job(), target, payload).await else {
+            self.hold(held.job().endpoint_id);
+            return held.release();
+        };
         if exchange.is_gone() {
             Box::pin(self.switch_off(&mut held)).await;
         } else if self.health.note(held.job(), exchange.is_success()) {
@@ -127,7 +133,9 @@ impl Dispatcher {
     /// An endpoint whose secrets we cannot open is not sent to, least of all unsigned. It is said once.
     fn leave_to_others(&self, job: &Job) {
         if self.health.cannot_open(job.endpoint_id) {
-            tracing::error!(tenant_id = %job.tenant_id, endpoint_id = %job.endpoint_id,
+            let names = directory::names(&self.db, job.owner());
+            tracing::error!(tenant = names.tenant(), application_id = %job.application_id, application_uid = names.application_uid(),
+                endpoint_id = %job.endpoint_id,
                 "cannot open the secrets or headers of an endpoint: what it is owed waits for the main secret that sealed them");
         }
         self.hold(job.endpoint_id);
@@ -181,7 +189,8 @@ impl Dispatcher {
         }
     }
 
-    async fn send(&self, job: &Job, target: &Arc<Target>, payload: Bytes) -> Exchange {
+    /// What the receiver did; `None`, if it was not called by our own fault.
+    async fn send(&self, job: &Job, target: &Arc<Target>, payload: Bytes) -> Option<Exchange> {
         let now = self.db.now();
         let webhook = Webhook {
             message_id: job.message_id,
@@ -191,13 +200,14 @@ impl Dispatcher {
             content_type: &job.content_type,
             delivery_key: &job.delivery_key,
         };
-        match self.preparations.of(target) {
-            Ok(prepared) => {
-                let _sending = self.db.metrics().sending();
-                self.egress.send(|sending| prepared.request(&webhook, target, now, self.signature_headers, sending)).await
-            }
-            Err(uncallable) => no_response(uncallable.to_string(), Duration::ZERO),
-        }
+        let prepared = match self.preparations.of(target) {
+            Ok(prepared) => prepared,
+            Err(uncallable) => return Some(no_response(uncallable.to_string(), Duration::ZERO)),
+        };
+        let sending = self.db.metrics().sending();
+        let sent = self.egress.send(|sending| prepared.request(&webhook, target, now, self.signature_headers, sending)).await;
+        drop(sending);
+        self.way_out.judge(job, sent, &self.egress)
     }
 
     /// When the last automatic attempt ends at the latest, if this one begins now and all fail; nothing is repeated of a resend.
@@ -211,15 +221,18 @@ impl Dispatcher {
     /// the endpoint disabled; if it cannot be done, the next 410 tries again.
     async fn switch_off(&self, held: &mut Held<'_>) {
         let job = held.job();
+        let names = directory::names(&self.db, job.owner());
         let error = match timeout(DISABLE_PATIENCE, endpoints::disable(&self.db, job.endpoint_id)).await {
             Ok(Ok(())) => {
-                return tracing::info!(tenant_id = %job.tenant_id, endpoint_id = %job.endpoint_id, "disabled an endpoint that is gone");
+                return tracing::info!(tenant = names.tenant(), application_id = %job.application_id,
+                    application_uid = names.application_uid(), endpoint_id = %job.endpoint_id, "disabled an endpoint that is gone");
             }
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
         let error = error.as_ref().map(|error| error as &dyn std::error::Error);
-        tracing::error!(error, tenant_id = %job.tenant_id, endpoint_id = %job.endpoint_id, "cannot disable an endpoint that is gone");
+        tracing::error!(error, tenant = names.tenant(), application_id = %job.application_id, application_uid = names.application_uid(),
+            endpoint_id = %job.endpoint_id, "cannot disable an endpoint that is gone");
     }
 }
 
@@ -270,7 +283,7 @@ impl<'a> Held<'a> {
     /// Hands the job back unsent.
     fn release(mut self) {
         if let Some(job) = self.job.take() {
-            tracing::debug!(tenant_id = %job.tenant_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, "handed back");
+            tracing::debug!(application_id = %job.application_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, "handed back");
             self.dispatcher.completer.release(job);
         }
     }
@@ -296,7 +309,7 @@ impl<'a> Held<'a> {
 
     fn record(&mut self, exchange: Exchange, outcome: Outcome, next: Next) {
         let Some(job) = self.job.take() else { return };
-        log(&job, &exchange, outcome);
+        log(&self.dispatcher.db, &job, &exchange, outcome);
         self.dispatcher.db.metrics().attempted(&job, outcome, exchange.class(), self.dispatcher.db.now());
         let Exchange { status_code, response, duration, is_resent, .. } = exchange;
         let url = std::mem::take(&mut self.url);
@@ -308,23 +321,33 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         let Some(job) = &self.job else { return };
         let why = if std::thread::panicking() { "a panic" } else { "it took too long" };
+        let names = directory::names(&self.dispatcher.db, job.owner());
         tracing::error!(
-            tenant_id = %job.tenant_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, why,
+            tenant = names.tenant(), application_id = %job.application_id, application_uid = names.application_uid(),
+            message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, why,
             "a delivery broke off by our own fault: it is tried again when its lease has run out"
         );
     }
 }
 
 /// Successes at `debug`, all else at `info`; of a response only its status, since its text is the customer's.
-fn log(job: &Job, exchange: &Exchange, outcome: Outcome) {
-    let (tenant_id, message_id, endpoint_id, number) = (job.tenant_id, job.message_id, job.endpoint_id, job.number);
+fn log(db: &Db, job: &Job, exchange: &Exchange, outcome: Outcome) {
+    let is_success = outcome == Outcome::Succeeded;
+    if is_success && !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let names = directory::names(db, job.owner());
+    let (tenant, application_id, application_uid) = (names.tenant(), job.application_id, names.application_uid());
+    let (message_id, endpoint_id, number) = (job.message_id, job.endpoint_id, job.number);
     let (status, duration) = (exchange.status_code, exchange.duration);
     let remark = exchange.remark.as_deref();
-    if outcome == Outcome::Succeeded {
-        tracing::debug!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, why = remark, "delivered");
+    if is_success {
+        tracing::debug!(tenant, %application_id, application_uid, %message_id, %endpoint_id, number, status, ?duration, why = remark, "delivered");
     } else {
         let our_words = (status == 0 && remark.is_none()).then(|| String::from_utf8_lossy(&exchange.response));
         let why = remark.or(our_words.as_deref());
-        tracing::info!(%tenant_id, %message_id, %endpoint_id, number, status, ?duration, ?outcome, why, "not delivered");
+        tracing::info!(
+            tenant, %application_id, application_uid, %message_id, %endpoint_id, number, status, ?duration, ?outcome, why, "not delivered"
+        );
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use storage::health::{Health, Turn};
+use domain::id::EndpointId;
+use storage::{
+    directory::{Names, Owner},
+    health::{Health, Turn},
+};
 use tokio::time::sleep;
 
 use crate::dispatch::Dispatcher;
@@ -41,8 +45,15 @@ pub(crate) async fn look_after_the_unreadable(health: Arc<Health>) {
 async fn look_again(health: &Health) -> bool {
     match health.look_again().await {
         Ok(readable) => {
-            for endpoint_id in &readable {
-                tracing::info!(%endpoint_id, "the secrets of an endpoint can be opened again");
+            for (endpoint_id, owner) in &readable {
+                let names = owner.map(|owner| health.names(owner));
+                tracing::info!(
+                    tenant = names.as_ref().and_then(Names::tenant),
+                    application_id = owner.map(|owner| display(owner.application_id)),
+                    application_uid = names.as_ref().and_then(Names::application_uid),
+                    %endpoint_id,
+                    "the secrets of an endpoint can be opened again"
+                );
             }
             !readable.is_empty()
         }
@@ -62,13 +73,8 @@ pub(crate) async fn run(health: Arc<Health>, dispatcher: Arc<Dispatcher>) {
             Ok(news) => {
                 is_failing = false;
                 news.held.into_iter().for_each(|endpoint_id| dispatcher.hold(endpoint_id));
-                for (tenant_id, endpoint_id, turn) in news.turns {
-                    match turn {
-                        Turn::Held => tracing::info!(%tenant_id, %endpoint_id, "holding the deliveries of an endpoint that keeps failing"),
-                        Turn::Recovering => tracing::info!(%tenant_id, %endpoint_id, "an endpoint that was held answers again"),
-                        Turn::Well => tracing::info!(%tenant_id, %endpoint_id, "an endpoint has recovered"),
-                        Turn::Disabled => tracing::info!(%tenant_id, %endpoint_id, "disabled an endpoint that has been failing for days"),
-                    }
+                for (owner, endpoint_id, turn) in news.turns {
+                    log(&health, owner, endpoint_id, turn);
                 }
             }
             Err(error) => {
@@ -83,4 +89,21 @@ pub(crate) async fn run(health: Arc<Health>, dispatcher: Arc<Dispatcher>) {
         }
         sleep(INTERVAL).await;
     }
+}
+
+fn log(health: &Health, owner: Owner, endpoint_id: EndpointId, turn: Turn) {
+    let names = health.names(owner);
+    let what = match turn {
+        Turn::Held => "holding the deliveries of an endpoint that keeps failing",
+        Turn::Recovering => "an endpoint that was held answers again",
+        Turn::Well => "an endpoint has recovered",
+        Turn::Disabled => "disabled an endpoint that has been failing for days",
+    };
+    tracing::info!(
+        tenant = names.tenant(),
+        application_id = %owner.application_id,
+        application_uid = names.application_uid(),
+        %endpoint_id,
+        "{what}"
+    );
 }

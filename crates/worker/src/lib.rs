@@ -2,7 +2,8 @@
 //!
 //! Dramatis personae, in reading order:
 //! [`dispatch`] the heart: one delivery from look-up to result · [`request`] headers, body and signature of one attempt ·
-//! [`egress`] the HTTP client that calls nobody whom the policy forbids · [`lanes`] no more than so many sends per endpoint ·
+//! [`egress`] the HTTP client that calls nobody whom the policy forbids · [`way_out`] whose fault it is that a proxy did not let us
+//! through · [`lanes`] no more than so many sends per endpoint ·
 //! [`queue`] the apalis runtime that runs one task per delivery · [`claimer`] fetches what nobody handed over: retries,
 //! overflow, the rows of dead nodes · [`health`] tells the other nodes which endpoints fail, and hears it from them ·
 //! [`upkeep`] makes and drops partitions by the hour.
@@ -18,6 +19,7 @@ mod lanes;
 mod queue;
 mod request;
 mod upkeep;
+mod way_out;
 
 use std::{sync::Arc, time::Duration};
 

@@ -43,15 +43,21 @@ async fn round(db: &Db, terms: Terms, stuck: &mut Vec<String>) -> bool {
     let is_forgotten = went_well("forget the endpoints that are well", health::forget_the_well(db).await);
     let is_erased = went_well("erase secrets that sign no more", endpoints::erase_left_over(db).await);
     let is_removed = went_well("remove payloads whose time is over", messages::remove_expired_payloads(db).await);
-    let is_swept = match partitions::drop_expired(db, terms.retention).await {
-        Ok(left) => {
+    let is_swept = swept(partitions::drop_expired(db, terms.retention).await, stuck);
+    is_made && is_brought_back && is_forgotten && is_erased && is_removed && is_swept
+}
+
+/// Whether nothing is left. Another node that sweeps at the moment may be about to die: what it leaves is not to wait for an hour.
+fn swept(result: storage::Result<Option<Vec<partitions::Stuck>>>, stuck: &mut Vec<String>) -> bool {
+    match result {
+        Ok(Some(left)) => {
             left.iter().filter(|part| !stuck.contains(&part.partition)).for_each(tell);
             *stuck = left.into_iter().map(|part| part.partition).collect();
             stuck.is_empty()
         }
-        swept => went_well("drop what is past its time", swept),
-    };
-    is_made && is_brought_back && is_forgotten && is_erased && is_removed && is_swept
+        Ok(None) => false,
+        failed => went_well("drop what is past its time", failed),
+    }
 }
 
 fn went_well<T>(what: &str, result: storage::Result<T>) -> bool {
@@ -65,4 +71,21 @@ fn tell(stuck: &partitions::Stuck) {
     let partitions::Stuck { partition, error, oldest_transaction } = stuck;
     let error = error as &dyn Error;
     tracing::warn!(error, partition, oldest_transaction, "a partition cannot be dropped yet; trying again each minute until it works");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_node_may_leave_behind_is_looked_at_again_soon() {
+        let mut stuck = Vec::new();
+        assert!(swept(Ok(Some(Vec::new())), &mut stuck), "all is done");
+        assert!(!swept(Ok(None), &mut stuck), "another node is at it");
+        assert!(!swept(Err(storage::Error::Unavailable(None)), &mut stuck), "it could not be tried");
+        let left =
+            partitions::Stuck { partition: "message_20260105".into(), error: storage::Error::Unavailable(None), oldest_transaction: None };
+        assert!(!swept(Ok(Some(vec![left])), &mut stuck), "one is in use");
+        assert_eq!(stuck, ["message_20260105"]);
+    }
 }

@@ -3,15 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use support::{App, Customer, Node, Options, Receiver, Reply, Roles};
+use support::{App, Customer, Options, Receiver, Reply};
 
 fn closed() -> Options {
     Options { egress_allow: Vec::new(), schedule: Vec::new(), request_timeout: Duration::from_secs(5), ..Options::default() }
-}
-
-/// A node whose operator allows everything, so that endpoints may be written that others never call.
-pub(super) async fn carefree(app: &App) -> Node {
-    app.node_with(&Options { egress_allow: vec!["0.0.0.0/0", "::/0"], roles: Roles::Api, ..Options::default() }).await
 }
 
 #[tokio::test]
@@ -53,7 +48,7 @@ async fn with_nothing_allowed_no_notation_of_a_private_address_is_called() {
         "100.64.0.1",
         "224.0.0.1",
     ];
-    let (customer, carefree) = (app.customer().await, carefree(&app).await);
+    let (customer, carefree) = (app.customer().await, app.carefree_node().await);
     for host in hosts {
         let url = format!("http://{host}:{port}/");
         let endpoint = customer.through(&carefree.client).endpoint(&url).await;
@@ -78,7 +73,7 @@ async fn a_network_is_opened_by_the_operator_alone_and_no_further_than_it_reache
     let customer = app.customer().await;
     customer.endpoint(&v4.url("/here")).await;
     customer.endpoint(&v4.url("/away")).await;
-    let carefree = carefree(&app).await;
+    let carefree = app.carefree_node().await;
     let written_before: Customer = customer.through(&carefree.client);
     written_before.endpoint(&format!("http://[::1]:{port}/")).await;
     written_before.endpoint("http://169.254.169.254/latest/meta-data/").await;

@@ -1,6 +1,7 @@
 //! What a receiver sees, and what becomes of a delivery.
 
 mod auto_disable;
+mod barred;
 mod breaker;
 mod disable;
 mod egress;

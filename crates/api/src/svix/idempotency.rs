@@ -221,7 +221,7 @@ pub(crate) async fn update_policy(call: Call) -> ApiResult {
     let effect = wanted.map(|wanted| Replace { tenant_id, wanted });
     let asked_for = effect.as_ref().map(|effect| effect.wanted).unwrap_or_default();
     let render = move |policy: &Policy| {
-        tracing::info!(%tenant_id, wanted = ?asked_for, "an idempotency policy was replaced");
+        tracing::info!(wanted = ?asked_for, "an idempotency policy was replaced");
         answer(StatusCode::OK, &IdempotencyPolicyOut::new(&asked_for, policy))
     };
     call.write(effect, render).await

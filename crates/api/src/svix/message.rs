@@ -299,7 +299,7 @@ fn object_slice(body: &Bytes, payload: &RawValue) -> ApiResult<Bytes> {
 fn rendered(call: &Call, published: Published, with_content: bool) -> Answered {
     match published {
         Published::Accepted { message, is_replay } => {
-            tracing::debug!(tenant_id = %message.tenant_id, application_id = %message.application_id, message_id = %message.id, is_replay,
+            tracing::debug!(application_id = %message.application_id, message_id = %message.id, is_replay,
                 is_duplicate = message.is_duplicate(),
                 "a message was accepted");
             let public_url = &call.context.config.public_url;

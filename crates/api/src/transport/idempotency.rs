@@ -55,7 +55,6 @@ impl Call {
         };
         let answered = idempotency::execute(self.db(), keyed, effect, render).await?;
         tracing::debug!(
-            tenant_id = %self.tenant_id,
             method = %self.method,
             route = self.route,
             status = answered.answer.status,
@@ -156,7 +155,7 @@ impl Call {
             return Ok(respond(Answered { answer, is_replay: true }));
         }
         if let Err(error) = idempotency::save_refusal(self.db(), &keyed, policy, &refusal.answer()).await {
-            tracing::warn!(%error, tenant_id = %self.tenant_id, "a refusal could not be remembered: a repeat will be tried anew");
+            tracing::warn!(%error, "a refusal could not be remembered: a repeat will be tried anew");
         }
         Err(refusal)
     }

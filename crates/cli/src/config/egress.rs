@@ -30,7 +30,7 @@ impl Settings {
         match Proxy::parse(text) {
             Ok(proxy) => Ok(Some(proxy)),
             Err(error) => bail!(
-                "POSTHASTE_EGRESS_PROXY cannot be used as it is ({error}): set it to a URL such as http://user:password@proxy.example.com:3128 or socks5://proxy.example.com:1080"
+                "POSTHASTE_EGRESS_PROXY cannot be used as it is ({error}): set it to a URL such as http://user:password@proxy.example.com:3128, https://proxy.example.com or socks5://proxy.example.com:1080"
             ),
         }
     }

@@ -80,7 +80,7 @@ pub(crate) struct Settings {
     /// roots and the system's
     #[arg(long, env = "POSTHASTE_EGRESS_CA", value_name = "FILE")]
     pub(crate) egress_ca: Option<PathBuf>,
-    /// The proxy through which receivers are called, as http://user:password@host:port (HTTP CONNECT) or socks5://…; it is
+    /// The proxy through which receivers are called, as http://user:password@host:port (HTTP CONNECT), https://… or socks5://…; it is
     /// asked for addresses that were vetted, never for names [default: none; HTTP_PROXY and its like are ignored]
     #[arg(long, env = "POSTHASTE_EGRESS_PROXY", value_name = "URL")]
     pub(crate) egress_proxy: Option<String>,

@@ -96,7 +96,7 @@ fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
         ("POSTHASTE_EGRESS_ALLOW", |s| s.egress_allow = Some("10.0.0.0/8,localhost".into())),
         ("POSTHASTE_EGRESS_CA", |s| s.egress_ca = Some("/nowhere/ca.pem".into())),
         ("POSTHASTE_EGRESS_CA", |s| s.egress_ca = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into())),
-        ("POSTHASTE_EGRESS_PROXY", |s| s.egress_proxy = Some("https://user:hunter2@proxy.example.com".into())),
+        ("POSTHASTE_EGRESS_PROXY", |s| s.egress_proxy = Some("ftp://user:hunter2@proxy.example.com".into())),
         ("POSTHASTE_EGRESS_PROXY", |s| s.egress_proxy = Some("hunter2.example.com:3128".into())),
         ("POSTHASTE_EGRESS_PROXY", |s| s.egress_proxy = Some(format!("http://user:{}@proxy", "hunter2".repeat(40)))),
         ("POSTHASTE_ENDPOINT_HTTPS_ONLY", |s| s.endpoint_https_only = Some("yes".into())),

@@ -205,7 +205,12 @@ mod tests {
             let place = Arc::new(Room::default()).take(application.tenant_id, 2).expect("room");
             let new = NewMessage {
                 application: Reference::Id(application.id),
-                subscribers: Arc::new(Subscribers { application, targets: Vec::new(), policy: Policy::default() }),
+                subscribers: Arc::new(Subscribers {
+                    application,
+                    targets: Vec::new(),
+                    policy: Policy::default(),
+                    tenant: "a tenant".into(),
+                }),
                 event_type: "x".into(),
                 event_id: None,
                 channels: Vec::new(),

@@ -170,20 +170,27 @@ pub async fn list(
     page: &PageRequest<EndpointId>,
 ) -> Result<Page<Endpoint>> {
     let application_id = applications::resolve(db, tenant_id, application).await?;
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                  metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
-             from endpoint where application_id = $1 and deleted_at is null
-              and ($2::uuid is null or case when $3 then id > $2 else id < $2 end)
-            order by case when $3 then id end, case when not $3 then id end desc limit $4"#,
-        Uuid::from(application_id),
-        page.cursor.map(Uuid::from),
-        page.scans_up(),
-        page.rows(),
-    )
-    .fetch_all(db.pool())
-    .await?;
+    let (first, end) = page.bounds(None, None);
+    macro_rules! scan {
+        ($order:tt) => {
+            sqlx::query_as!(
+                Row,
+                r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                          metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
+                     from endpoint where application_id = $1 and deleted_at is null and id >= $2 and id < $3
+                    order by id "#
+                    + $order
+                    + " limit $4",
+                Uuid::from(application_id),
+                first,
+                end,
+                page.rows(),
+            )
+            .fetch_all(db.pool())
+            .await?
+        };
+    }
+    let rows = if page.scans_up() { scan!("asc") } else { scan!("desc") };
     Ok(page.page(rows.into_iter().map(Endpoint::from).collect()))
 }
 

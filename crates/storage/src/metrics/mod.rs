@@ -76,6 +76,7 @@ pub struct Metrics {
     deliveries_finished: CounterOf<Ending>,
     attempts: CounterOf<AttemptClass>,
     results_late: Counter,
+    sends_put_off: Counter,
     accept_to_delivered: Distribution,
     batch_messages: Distribution,
     batch_results: Distribution,
@@ -85,6 +86,7 @@ pub struct Metrics {
     jobs_handed_over: Reading,
     jobs_claimed: Reading,
     endpoints_unreadable: Reading,
+    endpoints_put_off: Reading,
     partitions_expired: Reading,
     /// Where the jobs of this process are counted; an API without a worker has none.
     hand_off: Mutex<Option<HandOff>>,
@@ -109,6 +111,7 @@ impl Metrics {
             deliveries_finished: CounterOf::default(),
             attempts: CounterOf::default(),
             results_late: Counter::default(),
+            sends_put_off: Counter::default(),
             accept_to_delivered: microseconds(DELIVERY_BOUNDS),
             batch_messages: Distribution::new(BATCH_BOUNDS, 1.0),
             batch_results: Distribution::new(BATCH_BOUNDS, 1.0),
@@ -118,6 +121,7 @@ impl Metrics {
             jobs_handed_over: Reading::default(),
             jobs_claimed: Reading::default(),
             endpoints_unreadable: Reading::default(),
+            endpoints_put_off: Reading::default(),
             partitions_expired: Reading::default(),
             hand_off: Mutex::default(),
             backlog: Backlog::register(&mut registry),
@@ -149,6 +153,8 @@ impl Metrics {
         to.register("deliveries_finished", finished, self.deliveries_finished.clone());
         to.register("attempts", "Attempts to deliver, by what came back", self.attempts.clone());
         to.register("results_late", "Results of sends that came after their lease and were dropped", self.results_late.clone());
+        let put_off = "Sends that came to nothing by our own fault (the operator's proxy): no attempts, and tried again";
+        to.register("sends_put_off", put_off, self.sends_put_off.clone());
         let waited =
             "From the acceptance of a message, or the release of a duplicate, to the 2xx of its receiver, retries included, resends not";
         to.register_with_unit("accept_to_delivered", waited, Unit::Seconds, self.accept_to_delivered.clone());
@@ -167,6 +173,8 @@ impl Metrics {
         to.register("jobs_claimed", claimed, self.jobs_claimed.clone());
         let unreadable = "Endpoints whose secrets or headers this process cannot open: what they are owed waits, for another process or the right secret";
         to.register("endpoints_unreadable", unreadable, self.endpoints_unreadable.clone());
+        let put_off = "Endpoints that this process leaves alone for the moment, since it could not call them by its own fault";
+        to.register("endpoints_put_off", put_off, self.endpoints_put_off.clone());
         let expired = "Partitions past their time that are still there, on all nodes, when upkeep last looked";
         to.register("partitions_expired", expired, self.partitions_expired.clone());
     }
@@ -191,6 +199,11 @@ impl Metrics {
             let waited = (now - job.owed_since).num_microseconds().unwrap_or(0);
             self.accept_to_delivered.observe(u64::try_from(waited).unwrap_or(0));
         }
+    }
+
+    /// A send came to nothing by our own fault.
+    pub(crate) fn put_off(&self) {
+        self.sends_put_off.inc();
     }
 
     /// The claimer found deliveries whose workers had died while sending: some are leased anew, the others given up.
@@ -289,12 +302,13 @@ impl Drop for Sending<'_> {
 pub async fn scrape(db: &Db) -> String {
     let metrics = db.metrics();
     let _backlog = metrics.backlog.read(db).await;
-    let (jobs, unreadable) =
-        metrics.hand_off.lock().as_ref().map(|hand_off| (hand_off.jobs(), hand_off.gates().unreadable().len())).unzip();
+    let hand_off = metrics.hand_off.lock().clone();
+    let (jobs, gates) = hand_off.as_ref().map(|hand_off| (hand_off.jobs(), hand_off.gates())).unzip();
     #[expect(clippy::cast_precision_loss, reason = "thousands at most")]
     let shown = |count: usize| count as f64;
     metrics.jobs_handed_over.set(jobs.map(|jobs| shown(jobs.handed)));
-    metrics.endpoints_unreadable.set(unreadable.map(shown));
+    metrics.endpoints_unreadable.set(gates.map(|gates| shown(gates.unreadable().len())));
+    metrics.endpoints_put_off.set(gates.map(|gates| shown(gates.put_off.all().len())));
     metrics.jobs_claimed.set(jobs.map(|jobs| shown(jobs.claimed)));
     let mut text = String::with_capacity(16 * 1024);
     text::encode(&mut text, &metrics.registry).expect("a String takes everything");

@@ -14,16 +14,15 @@ use std::{
 use domain::egress_policy::EgressPolicy;
 use futures::future::BoxFuture;
 use http::{Uri, uri::Scheme};
-use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tower::Service;
 
 use super::{
     failure::Failure,
     names::Names,
-    proxy::Proxy,
+    proxy::WayOut,
     race::race,
-    stream::{Counter, VettedStream},
+    stream::{Counter, VettedStream, Wire},
 };
 
 /// How long look-up and connection may take; the exchange's own deadline may be shorter.
@@ -34,13 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Connector {
     policy: Arc<EgressPolicy>,
     names: Arc<dyn Names>,
-    proxy: Option<Arc<Proxy>>,
+    way_out: Option<Arc<WayOut>>,
     open: Counter,
 }
 
 impl Connector {
-    pub(super) fn new(policy: EgressPolicy, names: Arc<dyn Names>, proxy: Option<Proxy>) -> Self {
-        Self { policy: Arc::new(policy), names, proxy: proxy.map(Arc::new), open: Counter::default() }
+    pub(super) fn new(policy: EgressPolicy, names: Arc<dyn Names>, way_out: Option<WayOut>) -> Self {
+        Self { policy: Arc::new(policy), names, way_out: way_out.map(Arc::new), open: Counter::default() }
     }
 
     /// Counts the connections that are open, idle ones too.
@@ -48,16 +47,21 @@ impl Connector {
         &self.open
     }
 
+    /// The way through the proxy, if there is one.
+    pub(super) fn way_out(&self) -> Option<&Arc<WayOut>> {
+        self.way_out.as_ref()
+    }
+
     async fn open(&self, uri: &Uri) -> Result<VettedStream, Failure> {
         let opening = async {
             let addresses = self.vetted(uri).await?;
-            match &self.proxy {
-                None => race(&addresses, connect).await,
-                Some(proxy) => race(&addresses, |address| self.through(proxy, address)).await,
+            match &self.way_out {
+                None => race(&addresses, connect).await.map(Wire::Plain),
+                Some(way_out) => race(&addresses, |address| way_out.connect(self.reach(way_out), address)).await,
             }
         };
-        let tcp = timeout(PATIENCE, opening).await.unwrap_or(Err(Failure::NoConnection(PATIENCE)))?;
-        Ok(VettedStream::new(TokioIo::new(tcp), self.open.count()))
+        let wire = timeout(PATIENCE, opening).await.unwrap_or(Err(Failure::NoConnection(PATIENCE)))?;
+        Ok(VettedStream::new(wire, self.open.count()))
     }
 
     /// The addresses of the URI's host, if the policy permits every one of them.
@@ -81,14 +85,11 @@ impl Connector {
         if addresses.is_empty() { Err(Failure::Unresolved(host.to_owned())) } else { Ok(addresses) }
     }
 
-    /// Has the proxy connect to a vetted address.
-    async fn through(&self, proxy: &Proxy, address: SocketAddr) -> Result<TcpStream, Failure> {
-        let reached = async {
-            let hops: Vec<_> = self.addresses(proxy.host()).await?.into_iter().map(|hop| SocketAddr::new(hop, proxy.port())).collect();
-            race(&hops, connect).await
-        };
-        let stream = reached.await.map_err(|_| Failure::Proxy("it cannot be reached".into()))?;
-        proxy.connect(stream, address).await
+    /// Connects to the proxy.
+    async fn reach(&self, way_out: &WayOut) -> Result<TcpStream, Failure> {
+        let (host, port) = (way_out.proxy.host(), way_out.proxy.port());
+        let hops: Vec<_> = self.addresses(host).await?.into_iter().map(|hop| SocketAddr::new(hop, port)).collect();
+        race(&hops, connect).await
     }
 }
 

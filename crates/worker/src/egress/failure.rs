@@ -26,9 +26,12 @@ pub(super) enum Failure {
     /// There was no connection, or it broke.
     #[error("connection failed: {0}")]
     Connection(&'static str),
-    /// The operator's proxy did not connect us.
+    /// The operator's proxy could not reach the receiver.
     #[error("proxy: {0}")]
     Proxy(String),
+    /// The operator's proxy is at fault, and so we are: for certain, or as far as can be told from one refusal.
+    #[error("proxy: {why}")]
+    WayOut { why: String, is_certain: bool },
     /// No encrypted connection came about.
     #[error("tls: {0}")]
     Tls(String),
@@ -41,7 +44,7 @@ impl Failure {
             Self::NoConnection(_) | Self::NoResponse(_) => Silence::Timeout,
             Self::Connection(REFUSED) => Silence::Refused,
             Self::Blocked(..) => Silence::Blocked,
-            Self::Unresolved(_) | Self::Connection(_) | Self::Proxy(_) | Self::Tls(_) => Silence::Other,
+            Self::Unresolved(_) | Self::Connection(_) | Self::Proxy(_) | Self::WayOut { .. } | Self::Tls(_) => Silence::Other,
         }
     }
 

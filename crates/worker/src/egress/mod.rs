@@ -11,6 +11,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod trust;
+mod tunnel;
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ use self::{
     connector::Connector,
     failure::{Failure, find},
     names::SystemNames,
+    proxy::WayOut,
     stream::{Counter, HasAnswered},
 };
 pub use self::{
@@ -69,6 +71,20 @@ pub(crate) struct Egress {
     busy: Counter,
     max_idle: usize,
     timeout: Duration,
+    way_out: Option<Arc<WayOut>>,
+}
+
+/// An exchange that did not come about because of the operator's proxy.
+#[derive(Debug)]
+pub(crate) struct Barred {
+    /// Where the proxy is.
+    pub(crate) proxy: String,
+    /// What is wrong with it.
+    pub(crate) why: String,
+    /// Whether it is certain that the receiver has nothing to do with it.
+    pub(crate) is_certain: bool,
+    /// How it is recorded, if it is the receiver's fault after all.
+    pub(crate) exchange: Exchange,
 }
 
 impl fmt::Debug for Egress {
@@ -81,12 +97,13 @@ impl Egress {
     /// A client that calls whom `policy` permits, through `proxy` if there is one, resolves names as the system does, trusts
     /// `authorities` beside those that everybody trusts, and gives each exchange `timeout`.
     pub(crate) fn new(policy: EgressPolicy, authorities: &Authorities, proxy: Option<Proxy>, timeout: Duration) -> Self {
-        let connector = Connector::new(policy, Arc::new(SystemNames::new()), proxy);
+        let way_out = proxy.map(|proxy| WayOut::new(proxy, tls(authorities.roots()), timeout));
+        let connector = Connector::new(policy, Arc::new(SystemNames::new()), way_out);
         Self::with(connector, authorities.roots(), IDLE_IN_ALL, timeout)
     }
 
     fn with(connector: Connector, roots: RootCertStore, max_idle: usize, timeout: Duration) -> Self {
-        let open = connector.open_connections().clone();
+        let (open, way_out) = (connector.open_connections().clone(), connector.way_out().cloned());
         // One configuration for both clients: what one has learnt of a server's TLS, the other resumes.
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls(roots)).https_or_http().enable_http1().wrap_connector(connector);
         let client = |idle_per_host: usize| {
@@ -103,12 +120,19 @@ impl Egress {
                 .http1_ignore_invalid_headers_in_responses(true)
                 .build(connector.clone())
         };
-        Self { pooled: client(IDLE_PER_HOST), fresh: client(0), open, busy: Counter::default(), max_idle, timeout }
+        Self { pooled: client(IDLE_PER_HOST), fresh: client(0), open, busy: Counter::default(), max_idle, timeout, way_out }
+    }
+
+    /// When the operator's proxy last connected us to anybody.
+    pub(crate) fn last_let_through(&self) -> Option<std::time::Instant> {
+        self.way_out.as_ref()?.last_connected()
     }
 
     /// Sends a request and reads what comes back, all within one deadline. `build` is called again if a kept-alive connection
     /// turns out to be closed: that is rare, and a copy of every request would not be.
-    pub(crate) async fn send(&self, build: impl Fn(Sending) -> Request<Full<Bytes>>) -> Exchange {
+    ///
+    /// What the receiver does is an exchange, also if that is nothing; an `Err` is the operator's proxy's.
+    pub(crate) async fn send(&self, build: impl Fn(Sending) -> Request<Full<Bytes>>) -> Result<Exchange, Box<Barred>> {
         let begun = Instant::now();
         let deadline = begun + self.timeout;
         let mut request = build(Sending::First);
@@ -126,16 +150,23 @@ impl Egress {
             }
             response.map_err(|error| Failure::of_request(&error))
         };
-        let exchange = match timeout_at(deadline, answering).await.unwrap_or(Err(Failure::NoResponse(self.timeout))) {
+        let answered = timeout_at(deadline, answering).await.unwrap_or(Err(Failure::NoResponse(self.timeout)));
+        let timed = |exchange| Exchange { duration: begun.elapsed(), is_resent, ..exchange };
+        match answered {
             Ok(response) => {
                 if let Some(has_answered) = response.extensions().get::<HasAnswered>() {
                     has_answered.set();
                 }
-                answer::take(response, deadline, self.timeout).await
+                Ok(timed(answer::take(response, deadline, self.timeout).await))
             }
-            Err(failure) => answer::none(&failure),
-        };
-        Exchange { duration: begun.elapsed(), is_resent, ..exchange }
+            Err(failure) => self.unanswered(&failure).map(timed),
+        }
+    }
+
+    fn unanswered(&self, failure: &Failure) -> Result<Exchange, Box<Barred>> {
+        let exchange = answer::none(failure);
+        let (Failure::WayOut { why, is_certain }, Some(way_out)) = (failure, &self.way_out) else { return Ok(exchange) };
+        Err(Box::new(Barred { proxy: way_out.proxy.to_string(), why: why.clone(), is_certain: *is_certain, exchange }))
     }
 }
 

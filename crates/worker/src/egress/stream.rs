@@ -1,4 +1,4 @@
-//! A connection to a vetted address, which is counted, and remembers whether it has been used.
+//! A connection to a vetted address, straight or through a proxy, which is counted, and remembers whether it has been used.
 
 use std::{
     io,
@@ -15,7 +15,11 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
 
 /// How many of something there are.
 #[derive(Clone, Debug, Default)]
@@ -56,16 +60,64 @@ impl HasAnswered {
     }
 }
 
+/// What a connection is made of.
+pub(super) enum Wire {
+    Plain(TcpStream),
+    /// As far as the proxy.
+    Encrypted(Box<TlsStream<TcpStream>>),
+}
+
+/// Does the same with either kind.
+macro_rules! either {
+    ($wire:expr, $stream:ident => $does:expr) => {
+        match $wire.get_mut() {
+            Wire::Plain($stream) => $does,
+            Wire::Encrypted($stream) => $does,
+        }
+    };
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Encrypted(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, slices))
+    }
+}
+
 /// A connection to a vetted address, which remembers whether it has been used.
 pub(super) struct VettedStream {
-    tcp: TokioIo<TcpStream>,
+    wire: TokioIo<Wire>,
     has_answered: HasAnswered,
     _counted: Counted,
 }
 
 impl VettedStream {
-    pub(super) fn new(tcp: TokioIo<TcpStream>, counted: Counted) -> Self {
-        Self { tcp, has_answered: HasAnswered::default(), _counted: counted }
+    pub(super) fn new(wire: Wire, counted: Counted) -> Self {
+        Self { wire: TokioIo::new(wire), has_answered: HasAnswered::default(), _counted: counted }
     }
 }
 
@@ -77,28 +129,28 @@ impl Connection for VettedStream {
 
 impl Read for VettedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_read(cx, buffer)
+        Pin::new(&mut self.wire).poll_read(cx, buffer)
     }
 }
 
 impl Write for VettedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+        Pin::new(&mut self.wire).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        Pin::new(&mut self.wire).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.wire).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.wire.is_write_vectored()
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.wire).poll_write_vectored(cx, slices)
     }
 }

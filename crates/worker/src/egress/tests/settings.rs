@@ -11,13 +11,14 @@ fn a_proxy_is_a_scheme_a_host_and_maybe_credentials() {
     assert_eq!(shown("http://proxy.example.com:3128"), expected("Connect", "proxy.example.com", 3128, false));
     assert_eq!(shown("http://my_proxy"), expected("Connect", "my_proxy", 80, false));
     assert_eq!(shown("http://user:secret@10.0.0.1:8080/"), expected("Connect", "10.0.0.1", 8080, true));
+    assert_eq!(shown("https://user:secret@proxy.example.com"), expected("ConnectTls", "proxy.example.com", 443, true));
     assert_eq!(shown("socks5://only-a-name@proxy"), expected("Socks5", "proxy", 1080, true));
     assert_eq!(shown("socks5://[fd00::1]:9050"), expected("Socks5", "fd00::1", 9050, false));
     for text in [
         "",
         "proxy.example.com:3128",
         "10.0.0.1:3128",
-        "https://proxy.example.com",
+        "ftp://proxy.example.com",
         "socks4://proxy.example.com",
         "socks5h://proxy.example.com",
         "http://",

@@ -1,0 +1,133 @@
+//! A page of any list costs a page: it is read from an index, in order, however long the list is.
+//!
+//! The statements are those that `.sqlx/` records of the shipped program, with a plan that fits all parameters, which is what a
+//! session that has asked often may choose.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use support::{App, Customer};
+
+/// How many rows each list has.
+const ROWS: usize = 40_000;
+/// How many are on a page.
+const PAGE: usize = 50;
+/// The most pages of tables and indexes that a page of a list may touch.
+const MOST: i64 = 300;
+/// The same for event types: they are ordered by the bytes of their names, which no index is, so all of the tenant's are read.
+const MOST_EVENT_TYPES: i64 = 1_000;
+
+/// A list's statement.
+struct Statement {
+    sql: String,
+    /// The types of its parameters: owner, two bounds, how many, and filters.
+    types: Vec<String>,
+}
+
+impl Statement {
+    fn is_of(&self, table: &str) -> bool {
+        self.sql.contains(&format!(" from {table} where "))
+    }
+}
+
+/// Everything that is shown in pages, in both directions.
+fn statements() -> Vec<Statement> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
+    let recorded = fs::read_dir(folder).expect("the recorded queries").map(|entry| {
+        let text = fs::read_to_string(entry.expect("a file").path()).expect("a text");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    });
+    let mut lists = Vec::new();
+    for query in recorded {
+        let sql = query["query"].as_str().expect("a statement").split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(!sql.contains("order by case"), "no index has such an order: {sql}");
+        if ["id", "a.id", "name collate \"C\""]
+            .iter()
+            .any(|key| ["asc", "desc"].iter().any(|order| sql.ends_with(&format!("order by {key} {order} limit $4"))))
+        {
+            let types = query["describe"]["parameters"]["Left"].as_array().expect("parameters");
+            let name = |kind: &Value| match kind.as_str() {
+                Some("TextArray") => "text[]".to_owned(),
+                Some("Int2Array") => "int2[]".to_owned(),
+                Some(name) => name.to_lowercase(),
+                None => panic!("{kind} is a type that this test does not know"),
+            };
+            lists.push(Statement { types: types.iter().map(name).collect(), sql });
+        }
+    }
+    lists
+}
+
+/// One application with as many endpoints, messages and attempts, in a tenant with as many applications and event types; the attempts
+/// are all of one message, and all to one endpoint.
+fn fill(tenant: &str, application: &str, endpoint: &str, message: &str) -> String {
+    let at = format!("uuid_floor(now() - ({ROWS} - i) * interval '1 s')");
+    format!(
+        "insert into application (id, tenant_id, name) select {at}, '{tenant}', 'a' from generate_series(1, {ROWS}) i;
+         insert into event_type (id, tenant_id, name) select {at}, '{tenant}', 'type-' || i from generate_series(1, {ROWS}) i;
+         insert into endpoint (id, tenant_id, application_id, url)
+           select {at}, '{tenant}', '{application}', 'http://127.0.0.1/' from generate_series(1, {ROWS}) i;
+         insert into message (id, tenant_id, application_id, event_type, payload, content_type)
+           select {at}, '{tenant}', '{application}', 'a', '{{}}', 'application/json' from generate_series(1, {ROWS}) i;
+         insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, url, is_latest)
+           select {at}, '{message}', '{endpoint}', i, 1, '{tenant}', '{application}', 0, 1, '', false from generate_series(1, {ROWS}) i"
+    )
+}
+
+async fn run(session: &mut PgConnection, sql: String) {
+    sqlx::raw_sql(AssertSqlSafe(sql.clone())).execute(session).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+/// How many pages a statement touches, and whether it brings a page.
+async fn cost(session: &mut PgConnection, call: &str) -> (i64, usize) {
+    let explain = format!("explain (analyze, buffers, format json) {call}");
+    let plan: Value = sqlx::query_scalar(AssertSqlSafe(explain)).fetch_one(session).await.unwrap_or_else(|error| panic!("{call}: {error}"));
+    let plan = &plan[0]["Plan"];
+    let pages = |kind: &str| plan[kind].as_i64().expect("a count of pages");
+    let rows = plan["Actual Rows"].as_f64().expect("a count of rows");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "dozens of rows")]
+    (pages("Shared Hit Blocks") + pages("Shared Read Blocks"), rows as usize)
+}
+
+#[tokio::test]
+async fn a_page_of_any_list_costs_a_page() {
+    let app = App::start().await;
+    let customer: Customer = app.customer().await;
+    let endpoint = customer.endpoint("http://127.0.0.1:9/").await;
+    app.node.stop().await;
+    let id = async |what: &str| app.database.texts(&format!("select ({what})::text")).await.remove(0);
+    let (tenant, application) = (id("select id from tenant").await, id(&format!("posthaste_id('{}')", customer.id)).await);
+    let (endpoint, message) = (id(&format!("posthaste_id('{endpoint}')")).await, id("uuid_v7()").await);
+    app.database.execute(&fill(&tenant, &application, &endpoint, &message)).await;
+    let statements = statements();
+    let of = |table: &str| statements.iter().filter(|statement| statement.is_of(table)).count();
+    let counts = ["application", "endpoint", "event_type", "message", "attempt a"].map(of);
+    assert_eq!((counts, statements.len()), ([2, 2, 2, 2, 4], 12), "a list that this test does not know, or has lost");
+    app.database.execute("analyze application, endpoint, event_type, message, attempt").await;
+    let mut session = PgConnection::connect(&app.database.url).await.expect("a session");
+    run(&mut session, "set plan_cache_mode = force_generic_plan".into()).await;
+    for (place, statement) in statements.iter().enumerate() {
+        run(&mut session, format!("prepare page_{place} ({}) as {}", statement.types.join(", "), statement.sql)).await;
+        let owner = match () {
+            () if statement.is_of("application") || statement.is_of("event_type") => &tenant,
+            () if statement.sql.contains("a.message_id = $1") => &message,
+            () if statement.is_of("attempt a") => &endpoint,
+            () => &application,
+        };
+        let bounds = if statement.is_of("event_type") {
+            ["''".into(), "'~'".into()]
+        } else {
+            ["'00000000-0000-0000-0000-000000000000'".to_owned(), "'ffffffff-ffff-ffff-ffff-ffffffffffff'".to_owned()]
+        };
+        let mut given = vec![format!("'{owner}'"), bounds[0].clone(), bounds[1].clone(), (PAGE + 1).to_string()];
+        given.extend(statement.types.iter().skip(given.len()).map(|kind| if kind == "bool" { "true" } else { "null" }.to_owned()));
+        let call = format!("execute page_{place} ({})", given.join(", "));
+        cost(&mut session, &call).await;
+        let (pages, rows) = cost(&mut session, &call).await;
+        eprintln!("page plans: {pages} pages: {}", statement.sql);
+        assert_eq!(rows, PAGE + 1, "{}", statement.sql);
+        let most = if statement.is_of("event_type") { MOST_EVENT_TYPES } else { MOST };
+        assert!(pages <= most, "{pages} pages, more than {most}, for {}", statement.sql);
+    }
+}
