@@ -42,6 +42,7 @@ async fn help_explains_every_variable_and_command() {
         "IDEMPOTENCY_WAIT",
         "RETENTION",
         "MAX_PAYLOAD",
+        "MAX_BODY_MEMORY",
         "PUBLIC_URL",
         "SIGNATURE_HEADERS",
         "LOG",

@@ -8,6 +8,7 @@ use support::{
     processes::{self, ServerProcess},
     scrape::Scrape,
 };
+use tokio::io::AsyncWriteExt;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_posthaste-under-test");
 
@@ -139,6 +140,23 @@ async fn as_many_clients_are_connected_as_the_configuration_says() {
 }
 
 #[tokio::test]
+async fn as_much_of_bodies_is_in_memory_as_the_configuration_says() {
+    let variables = [("POSTHASTE_MAX_PAYLOAD", "4KiB"), ("POSTHASTE_MAX_BODY_MEMORY", "8KiB")];
+    let Configured { customer, server, database: _database, .. } = configured(&variables).await;
+    let publish = async || customer.publish_raw(&message(&json!({ "a": "x".repeat(3000) })), None).await.status;
+    assert_eq!(publish().await, 202);
+    let mut half = tokio::net::TcpStream::connect(server.address).await.expect("a connection");
+    let token = server.client.token.as_deref().expect("a token");
+    let head = format!("POST /api/v1/app HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: 4000\r\n\r\n{:3000}", "");
+    half.write_all(head.as_bytes()).await.expect("an open connection");
+    let refused = async || support::client::is_refused(server.address, token, 3000).await.then_some(());
+    support::eventually("half a body leaves no room", refused).await;
+    assert_eq!(publish().await, 503);
+    drop(half);
+    support::eventually("there is room again", async || (publish().await == 202).then_some(())).await;
+}
+
+#[tokio::test]
 async fn a_main_secret_opens_what_it_sealed_and_can_be_rotated() {
     let Configured { customer, server, database, receiver } = configured(&[]).await;
     let endpoint = customer.endpoint(&receiver.url("/")).await;
@@ -208,6 +226,7 @@ async fn what_cannot_be_configured_is_refused_by_name() {
         ("POSTHASTE_EGRESS_PROXY", "proxy.example.com:3128"),
         ("POSTHASTE_ENDPOINT_HTTPS_ONLY", "perhaps"),
         ("POSTHASTE_MAX_PAYLOAD", "lots"),
+        ("POSTHASTE_MAX_BODY_MEMORY", "1MiB"),
         ("POSTHASTE_SIGNATURE_HEADERS", "none"),
         ("POSTHASTE_PUBLIC_URL", "ftp://example.com"),
         ("POSTHASTE_RETENTION", "-1d"),

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use support::{
-    App, Client, Database, JWT_SECRET, MAIN_SECRET, PATIENCE, eventually, new_tenant,
+    App, Client, Customer, Database, JWT_SECRET, MAIN_SECRET, Options, PATIENCE,
+    customer::message,
+    eventually, new_tenant,
     processes::{Process, command, free_address},
 };
 use tokio::{
@@ -77,6 +80,43 @@ async fn who_may_not_send_and_does_still_gets_the_answer() {
     assert_eq!(refused.expect(401).text("code"), "authentication_failed");
     let refused = app.client.request("POST", "/api/v1/app").bytes(vec![b' '; 20_000_000]).send().await;
     assert_eq!(refused.expect(413).text("code"), "payload_too_large");
+}
+
+const KIB: usize = 1024;
+
+/// Half of what may be in memory is for others, and what a client has sent of a body is there until it is whole, given up, or too late.
+#[tokio::test]
+async fn bodies_that_are_half_sent_take_no_more_memory_than_they_may() {
+    let app = App::with(Options { max_payload: 64 * KIB, max_body_memory: 256 * KIB, ..Options::default() }).await;
+    let token = app.client.token.as_deref().expect("a token");
+    let (customer, neighbour) = (app.customer().await, Customer::create(&app.client.with_token(&support::token(&new_tenant()))).await);
+    let publish = async |customer: &Customer, size: usize| customer.publish_raw(&message(&json!({ "a": "x".repeat(size) })), None).await;
+    publish(&customer, 60 * KIB).await.expect(202);
+
+    // Before anything else is sent, what they sent is there: else it would be they who find no room.
+    let address = app.node.address;
+    let no_room = async || support::client::is_refused(address, token, 30 * KIB).await.then_some(());
+    let (mut slow, other) = (half_sent(&app, token).await, half_sent(&app, token).await);
+    eventually("there is no room", no_room).await;
+    let refused = publish(&customer, 30 * KIB).await.expect(503);
+    assert_eq!((refused.text("code").as_str(), refused.header("retry-after")), ("unavailable", Some("1")));
+    publish(&customer, 4 * KIB).await.expect(202);
+    publish(&neighbour, 60 * KIB).await.expect(202);
+    assert_eq!(app.database.number("select count(*) from message").await, 3);
+
+    drop(other);
+    eventually("who hangs up makes room", async || (publish(&customer, 30 * KIB).await.status == 202).then_some(())).await;
+    let _other = half_sent(&app, token).await;
+    eventually("there is no room again", no_room).await;
+    assert_eq!(status(&mut slow).await, "408");
+    eventually("who is too slow makes room", async || (publish(&customer, 30 * KIB).await.status == 202).then_some(())).await;
+}
+
+/// Nearly all of a body, and no more.
+async fn half_sent(app: &App, token: &str) -> TcpStream {
+    let mut stream = begun(app, token, 64 * KIB).await;
+    stream.write_all(&vec![b' '; 60 * KIB]).await.expect("an open connection");
+    stream
 }
 
 /// A server that may open 256 files, flooded with a thousand connections that say nothing.

@@ -1,10 +1,14 @@
 //! An HTTP client of the API that holds every answer against the contract.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::contract;
 
@@ -206,4 +210,15 @@ impl Request {
         }
         Ok(Answer { status, headers, body, asked: format!("{} {}", self.method, self.path) })
     }
+}
+
+/// Whether a server refuses a body of so many bytes, of which it is not sent any.
+pub async fn is_refused(address: SocketAddr, token: &str, length: usize) -> bool {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let head = format!("POST /api/v1/app HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.expect("an open connection");
+    let mut answer = [0; 12];
+    // One that waits for the body says nothing.
+    let is_answered = tokio::time::timeout(Duration::from_millis(300), stream.read_exact(&mut answer)).await;
+    matches!(is_answered, Ok(Ok(_))) && &answer == b"HTTP/1.1 503"
 }

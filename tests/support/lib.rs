@@ -89,6 +89,8 @@ pub struct Options {
     pub policy: Policy,
     /// Larger bodies are refused.
     pub max_payload: usize,
+    /// How much of all bodies is held at a time.
+    pub max_body_memory: usize,
     /// Which signature headers are sent.
     pub signature_headers: worker::SignatureHeaders,
     /// How long messages are kept.
@@ -107,6 +109,7 @@ impl Default for Options {
             is_https_only: false,
             policy: Policy::default(),
             max_payload: 1024 * 1024,
+            max_body_memory: 256 * 1024 * 1024,
             signature_headers: worker::SignatureHeaders::Both,
             retention: Duration::from_hours(90 * 24),
             roles: Roles::Both,
@@ -142,6 +145,7 @@ impl Node {
             may_take_another_port: false,
             jwt_secrets: vec![JWT_SECRET.into()],
             max_payload: options.max_payload,
+            max_body_memory: options.max_body_memory,
             public_url: Some(PUBLIC_URL.into()),
             has_playground: false,
             is_https_only: options.is_https_only,

@@ -15,6 +15,8 @@ use storage::{Conflict, idempotency::Answer};
 use thiserror::Error;
 use utoipa::ToSchema;
 
+use crate::transport::bodies::Full;
+
 /// The result of a handler.
 pub(crate) type ApiResult<T = Response> = Result<T, ApiError>;
 
@@ -85,6 +87,9 @@ pub(crate) enum ApiError {
     /// As many connections are open as may be.
     #[error("too many connections are open: repeat the request in a moment, over connections that are kept")]
     Crowded,
+    /// As much of request bodies is in memory as may be.
+    #[error("too many request bodies are being read: repeat the request in a moment")]
+    NoRoom,
     /// The database does not answer, or too much is waiting for it.
     #[error("the service is temporarily unavailable: repeat the request in a moment")]
     Unavailable,
@@ -164,7 +169,7 @@ impl ApiError {
             Self::Invalid(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InvalidKey(_) | Self::BrokenBody | Self::LimitReached(_) | Self::Conflict(Conflict::Expunged) => StatusCode::BAD_REQUEST,
             Self::KeyInProgress | Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable | Self::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Crowded | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -194,14 +199,14 @@ impl ApiError {
             Self::Conflict(Conflict::Disabled) => "endpoint_disabled",
             Self::Conflict(_) => "conflict",
             Self::LimitReached(_) => "limit_reached",
-            Self::Unavailable | Self::Crowded => "unavailable",
+            Self::Unavailable | Self::Crowded | Self::NoRoom => "unavailable",
             Self::Internal => "internal_error",
         }
     }
 
     /// How long to wait before trying again, if that may help.
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::KeyInProgress | Self::Unavailable | Self::Crowded).then_some(RETRY_AFTER)
+        matches!(self, Self::KeyInProgress | Self::Unavailable | Self::Crowded | Self::NoRoom).then_some(RETRY_AFTER)
     }
 
     /// The answer as it may be saved under a key.
@@ -220,6 +225,12 @@ impl ApiError {
             content_type: Some(JSON.to_owned()),
             location: None,
         }
+    }
+}
+
+impl From<Full> for ApiError {
+    fn from(_: Full) -> Self {
+        Self::NoRoom
     }
 }
 

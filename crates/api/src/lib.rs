@@ -37,7 +37,7 @@ use utoipa_axum::{
 pub use caller::mint_token;
 pub use openapi::openapi_yaml;
 pub use transport::listener::SPARE as SPARE_CONNECTIONS;
-use transport::{admission, listener, request_id};
+use transport::{admission, bodies::Bodies, listener, request_id};
 
 /// What the answers to health checks call the server.
 pub const SERVER_NAME: &str = "Posthaste";
@@ -55,6 +55,8 @@ pub struct Config {
     pub jwt_secrets: Vec<String>,
     /// The largest request body, in bytes.
     pub max_payload: usize,
+    /// How much of all request bodies is held in memory at a time, in bytes.
+    pub max_body_memory: usize,
     /// The base of the URLs that we hand out, such as `http://127.0.0.1:8071`.
     pub public_url: String,
     /// Whether there is a receiver at `/_play/{id}`.
@@ -90,6 +92,8 @@ pub(crate) struct Shared {
     db: Db,
     publisher: Publisher,
     verifier: caller::Verifier,
+    /// What is held of requests.
+    bodies: Arc<Bodies>,
     /// The handlers that are running, also those whose client has gone.
     tasks: TaskTracker,
 }
@@ -199,7 +203,8 @@ pub fn start(mut config: Config, db: Db, publisher: Publisher, listener: TcpList
     let verifier = caller::Verifier::new(&config.jwt_secrets);
     let tasks = TaskTracker::new();
     let bound = config.listener.max_connections;
-    let context = Arc::new(Shared { config, db, publisher, verifier, tasks: tasks.clone() });
+    let bodies = Bodies::new(config.max_body_memory);
+    let context = Arc::new(Shared { config, db, publisher, verifier, bodies, tasks: tasks.clone() });
     serve(router(&context), bound, listener, tasks)
 }
 

@@ -89,6 +89,7 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
         let config = api::Config {
             jwt_secrets: config.jwt_secrets.clone(),
             max_payload: config.max_payload,
+            max_body_memory: config.max_body_memory,
             public_url: public_url.clone(),
             has_playground: config.has_playground,
             listener: takes,

@@ -7,6 +7,7 @@ use std::{
     future::Future,
     panic::AssertUnwindSafe,
     pin::Pin,
+    sync::Arc,
     task::{self, Poll},
     time::Duration,
 };
@@ -27,7 +28,10 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
-use super::pace;
+use super::{
+    bodies::{Bodies, Room},
+    pace,
+};
 use crate::{Context, error::ApiError, svix::not_yet};
 
 /// The header that names a request.
@@ -89,7 +93,7 @@ async fn carry_out(context: Context, request: Request, next: Next) -> Response {
     let echo = request.headers().get(IDEMPOTENCY_KEY).cloned();
     let (mut parts, body) = request.into_parts();
     let mut body = Incoming::new(body, &parts.headers);
-    let admitted = match check(&context, &parts.method, &parts.headers, &mut body).await {
+    let (admitted, room) = match check(&context, &parts.method, &parts.headers, &mut body).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             body.drain();
@@ -99,17 +103,24 @@ async fn carry_out(context: Context, request: Request, next: Next) -> Response {
     let echo = echo.filter(|_| admitted.key.is_some());
     parts.extensions.insert(admitted);
     let mut response = next.run(Request::from_parts(parts, Body::empty())).await;
+    drop(room);
     if let Some(key) = echo {
         response.headers_mut().insert(IDEMPOTENCY_KEY, key);
     }
     response
 }
 
-async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &mut Incoming) -> Result<Admitted, ApiError> {
+/// Returns the room that the body takes as well: it is to be kept until the request is answered.
+async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &mut Incoming) -> Result<(Admitted, Option<Room>), ApiError> {
     let subject = context.verifier.subject(headers)?;
     Span::current().record("tenant", &*subject);
     let tenant_id = storage::tenants::find_or_create(&context.db, &subject).await?;
-    let body = if matches!(*method, Method::GET | Method::HEAD) { Bytes::new() } else { body.read(context.config.max_payload).await? };
+    let (body, room) = if matches!(*method, Method::GET | Method::HEAD) {
+        (Bytes::new(), None)
+    } else {
+        let (body, room) = body.read(context.config.max_payload, &context.bodies, tenant_id).await?;
+        (body, Some(room))
+    };
     if !body.is_empty() {
         check_media_type(headers)?;
     }
@@ -121,7 +132,7 @@ async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &m
     if key.as_ref().is_some_and(Key::is_mistake) {
         context.db.metrics().mistaken_key();
     }
-    Ok(Admitted { tenant_id, key, body })
+    Ok((Admitted { tenant_id, key, body }, room))
 }
 
 /// Whether the header means anything on this request: on a POST always, on a PUT and a PATCH as the tenant's policy has it.
@@ -166,11 +177,12 @@ impl Incoming {
         Self { body, announced, awaits_consent: headers.contains_key(header::EXPECT), received: 0, begun: Instant::now() }
     }
 
-    /// Reads all of it, if it is at most `limit` bytes.
-    pub(crate) async fn read(&mut self, limit: usize) -> Result<Bytes, ApiError> {
+    /// Reads all of it, if it is at most `limit` bytes, and there is room for a tenant's.
+    pub(crate) async fn read(&mut self, limit: usize, bodies: &Arc<Bodies>, tenant_id: TenantId) -> Result<(Bytes, Room), ApiError> {
         if self.announced.is_some_and(|length| length > limit) {
             return Err(ApiError::TooLarge { limit });
         }
+        let mut room = bodies.room_for(tenant_id, self.announced.unwrap_or(0))?;
         self.awaits_consent = false;
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();
@@ -178,6 +190,7 @@ impl Incoming {
             if self.received > limit {
                 return Err(ApiError::TooLarge { limit });
             }
+            room.take(part.len())?;
             if first.is_empty() {
                 first = part;
             } else {
@@ -188,7 +201,7 @@ impl Incoming {
                 rest.extend_from_slice(&part);
             }
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok((if rest.is_empty() { first } else { rest.freeze() }, room))
     }
 
     /// Reads on beside the answer for a moment, without keeping anything: a client that is still sending would otherwise lose it.
@@ -258,18 +271,30 @@ mod tests {
         Incoming::new(Body::from_stream(stream::iter(parts)), &HeaderMap::new())
     }
 
+    /// Reads it where there is room for so much.
+    async fn read(body: &mut Incoming, limit: usize, bound: usize) -> Result<Bytes, ApiError> {
+        body.read(limit, &Bodies::new(bound), TenantId(uuid::Uuid::nil())).await.map(|(body, _)| body)
+    }
+
     #[tokio::test]
     async fn a_body_is_whole_however_it_came() {
         for parts in [["{\"a\":1}"].as_slice(), &["{\"a", "\":", "1}"], &["", "{\"a\":", "", "1}"]] {
-            assert_eq!(in_parts(parts).read(7).await.expect("a body"), "{\"a\":1}");
+            assert_eq!(read(&mut in_parts(parts), 7, 100).await.expect("a body"), "{\"a\":1}");
         }
-        assert_eq!(in_parts(&[]).read(7).await.expect("no body"), "");
+        assert_eq!(read(&mut in_parts(&[]), 7, 100).await.expect("no body"), "");
     }
 
     #[tokio::test]
     async fn a_body_over_the_limit_is_refused() {
         let mut body = in_parts(&["1234", "5678", "9"]);
-        assert!(matches!(body.read(7).await, Err(ApiError::TooLarge { limit: 7 })));
+        assert!(matches!(read(&mut body, 7, 100).await, Err(ApiError::TooLarge { limit: 7 })));
+    }
+
+    #[tokio::test]
+    async fn a_body_for_which_there_is_no_room_is_refused() {
+        let mut body = in_parts(&["1234", "5678", "9"]);
+        assert!(matches!(read(&mut body, 9, 17).await, Err(ApiError::NoRoom)));
+        assert_eq!(read(&mut in_parts(&["1234", "5678", "9"]), 9, 18).await.expect("a body"), "123456789");
     }
 
     #[tokio::test(start_paused = true)]
@@ -280,7 +305,7 @@ mod tests {
         });
         let begun = Instant::now();
         let mut body = Incoming::new(Body::from_stream(drops), &HeaderMap::new());
-        assert!(matches!(body.read(1000).await, Err(ApiError::Timeout)));
+        assert!(matches!(read(&mut body, 1000, 1 << 20).await, Err(ApiError::Timeout)));
         assert!(begun.elapsed() < Duration::from_secs(32), "{:?}", begun.elapsed());
     }
 

@@ -2,9 +2,10 @@
 //!
 //! Reading order:
 //! [`listener`] [`pace`] connections · [`request_id`] their names in the log · [`admission`] what every operation checks first ·
-//! [`call`] a request as handlers see it · [`json`] [`query`] input whose faults are told by name · [`idempotency`] writes under a key.
+//! [`bodies`] how much of their bodies is in memory · [`call`] a request as handlers see it · [`json`] [`query`] input whose faults are told by name · [`idempotency`] writes under a key.
 
 pub(crate) mod admission;
+pub(crate) mod bodies;
 pub(crate) mod call;
 pub(crate) mod idempotency;
 pub(crate) mod json;

@@ -34,9 +34,10 @@ fn is_used_by(command: &str, setting: &str) -> bool {
                 || (!setting.starts_with("egress_")
                     && !matches!(setting, "data_dir" | "retention" | "retry_schedule" | "signature_headers"))
         }
-        "worker" => {
-            !matches!(setting, "data_dir" | "endpoint_https_only" | "idempotency_wait" | "jwt_secret" | "max_payload" | "public_url")
-        }
+        "worker" => !matches!(
+            setting,
+            "data_dir" | "endpoint_https_only" | "idempotency_wait" | "jwt_secret" | "max_body_memory" | "max_payload" | "public_url"
+        ),
         "migrate" => matches!(setting, "database_url" | "main_secret" | "log" | "log_format"),
         "reseal" => matches!(setting, "database_url" | "main_secret" | "main_secret_previous" | "log" | "log_format"),
         "token" => matches!(setting, "jwt_secret" | "data_dir"),

@@ -22,7 +22,7 @@ use worker::SignatureHeaders;
 
 use crate::server::Roles;
 pub(crate) use help::{set_variables, unknown_variables, with_settings};
-use value::{Variable, bounded_duration, duration, size};
+use value::{Variable, bounded_duration, duration, memory, size};
 
 const DEFAULT_DATA_DIR: &str = "./posthaste-data";
 const DEFAULT_LISTEN: &str = "127.0.0.1:8071";
@@ -34,6 +34,7 @@ const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const DEFAULT_RETENTION: Duration = Duration::from_hours(90 * 24);
 const AN_ADDRESS: &str = "an address and a port, such as 127.0.0.1:8071 or 0.0.0.0:8071";
 const DEFAULT_MAX_PAYLOAD: usize = 1 << 20;
+const DEFAULT_MAX_BODY_MEMORY: usize = 256 << 20;
 /// Pooled connections per process, besides the few that the committer, the claimer and the listener keep.
 const MAX_CONNECTIONS: u32 = 16;
 /// The fewest characters of a JWT secret and of a main secret.
@@ -109,6 +110,10 @@ pub(crate) struct Settings {
     /// Larger request bodies are a 413 [default: 1MiB]
     #[arg(long, env = "POSTHASTE_MAX_PAYLOAD", value_name = "SIZE")]
     pub(crate) max_payload: Option<String>,
+    /// The most memory for the bodies of requests that are being read or answered; more are a 503, and no tenant takes the half that
+    /// is for others [default: 256MiB, or four times POSTHASTE_MAX_PAYLOAD if that is more]
+    #[arg(long, env = "POSTHASTE_MAX_BODY_MEMORY", value_name = "SIZE")]
+    pub(crate) max_body_memory: Option<String>,
     /// Base of the URLs that are handed out [default: the listen address]
     #[arg(long, env = "POSTHASTE_PUBLIC_URL", value_name = "URL")]
     pub(crate) public_url: Option<String>,
@@ -150,6 +155,8 @@ pub struct Config {
     pub jwt_secrets: Vec<String>,
     /// The largest request body, in bytes.
     pub max_payload: usize,
+    /// How much of all request bodies is held in memory at a time, in bytes.
+    pub max_body_memory: usize,
     /// Base of the URLs that are handed out; the listen address if there is none.
     pub public_url: Option<String>,
     /// Whether the receiver at `/_play/{id}` is there.
@@ -186,6 +193,7 @@ impl Settings {
             may_take_another_port: false,
             jwt_secrets: self.jwt_secrets()?.unwrap_or_default(),
             max_payload: self.max_payload()?,
+            max_body_memory: self.max_body_memory()?,
             public_url: self.public_url()?,
             has_playground: false,
             is_https_only: self.is_https_only()?,
@@ -283,6 +291,18 @@ impl Settings {
     fn max_payload(&self) -> Result<usize> {
         let max_payload = Variable::new("POSTHASTE_MAX_PAYLOAD", self.max_payload.as_deref());
         Ok(max_payload.parse("a size from 1KiB to 64MiB, such as 1MiB", size)?.unwrap_or(DEFAULT_MAX_PAYLOAD))
+    }
+
+    fn max_body_memory(&self) -> Result<usize> {
+        let least = 2 * self.max_payload()?;
+        let max_body_memory = Variable::new("POSTHASTE_MAX_BODY_MEMORY", self.max_body_memory.as_deref());
+        let max_body_memory = max_body_memory.parse("a size from 2KiB to 64GiB, such as 256MiB", memory)?;
+        if max_body_memory.is_some_and(|bytes| bytes < least) {
+            bail!(
+                "POSTHASTE_MAX_BODY_MEMORY is less than twice POSTHASTE_MAX_PAYLOAD, so the largest body could never be read: set it to {least} or more"
+            );
+        }
+        Ok(max_body_memory.unwrap_or_else(|| DEFAULT_MAX_BODY_MEMORY.max(2 * least)))
     }
 
     fn max_client_connections(&self) -> Result<Option<usize>> {

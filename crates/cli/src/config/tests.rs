@@ -58,6 +58,7 @@ fn every_setting_is_read() {
         idempotency_wait: text("0"),
         retention: text("30days"),
         max_payload: text("2 MB"),
+        max_body_memory: text("8 MB"),
         public_url: text("https://hooks.example.com/base/"),
         signature_headers: text("svix"),
         log: text("warn,worker=debug"),
@@ -77,7 +78,7 @@ fn every_setting_is_read() {
     assert_eq!(config.worker.request_timeout, Duration::from_secs(2));
     assert_eq!(config.database.policy, Policy { ttl: Duration::from_hours(2), wait: Duration::ZERO, ..Policy::svix() });
     assert_eq!(config.worker.retention, Duration::from_hours(30 * 24));
-    assert_eq!(config.max_payload, 2_000_000);
+    assert_eq!((config.max_payload, config.max_body_memory), (2_000_000, 8_000_000));
     assert_eq!(config.public_url.as_deref(), Some("https://hooks.example.com/base"));
     assert_eq!(config.worker.signature_headers, SignatureHeaders::Svix);
     assert_eq!(settings.log_format().expect("a format"), LogFormat::Json);
@@ -87,7 +88,7 @@ fn every_setting_is_read() {
 #[test]
 fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
     type Change = fn(&mut Settings);
-    let cases: [(&str, Change); 21] = [
+    let cases: [(&str, Change); 22] = [
         ("POSTHASTE_DATABASE_URL", |s| s.database_url = Some("mysql://user:hunter2@localhost/x".into())),
         ("POSTHASTE_LISTEN", |s| s.listen = Some("localhost".into())),
         ("POSTHASTE_JWT_SECRET", |s| s.jwt_secret = Some("0123456789abcdef,hunter2".into())),
@@ -107,6 +108,7 @@ fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
         ("POSTHASTE_IDEMPOTENCY_WAIT", |s| s.idempotency_wait = Some("1h".into())),
         ("POSTHASTE_RETENTION", |s| s.retention = Some("1h".into())),
         ("POSTHASTE_MAX_PAYLOAD", |s| s.max_payload = Some("1TiB".into())),
+        ("POSTHASTE_MAX_BODY_MEMORY", |s| s.max_body_memory = Some("lots".into())),
         ("POSTHASTE_PUBLIC_URL", |s| s.public_url = Some("hooks.example.com".into())),
         ("POSTHASTE_SIGNATURE_HEADERS", |s| s.signature_headers = Some("none".into())),
     ];
@@ -115,6 +117,7 @@ fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
         assert!(refusal.starts_with(&format!("{variable} ")) && refusal.contains(": set it to "), "{refusal}");
         assert!(!refusal.contains("hunter2") && refusal.lines().count() == 1, "{refusal}");
     }
+    assert!(refusal(|s| s.max_body_memory = Some("1MiB".into())).contains("POSTHASTE_MAX_PAYLOAD"));
     assert!(refusal(|s| s.retention = Some("2d".into())).contains("POSTHASTE_RETRY_SCHEDULE"));
 }
 
@@ -146,7 +149,7 @@ fn a_configuration_does_not_show_its_secrets() {
 #[test]
 fn a_variable_that_nobody_reads_is_reported_with_its_neighbour() {
     let known: Vec<_> = names(&crate::Cli::command()).map(|(_, variable)| variable).collect();
-    assert_eq!(known.len(), 24, "the table of settings: {known:?}");
+    assert_eq!(known.len(), 25, "the table of settings: {known:?}");
     let set = ["POSTHASTE_LISTN", "POSTHASTE_LISTEN", "PATH"].map(str::to_owned).into_iter();
     let reports = unknown(&known, set);
     assert_eq!(reports, ["POSTHASTE_LISTN is not a setting and has no effect: did you mean POSTHASTE_LISTEN?"]);

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 
 /// The largest payload that may be configured: Postgres copes with more, but every copy of it is held in memory.
 const LARGEST_SIZE: usize = 64 << 20;
+/// The most memory that requests may be given.
+const LARGEST_MEMORY: usize = 64 << 30;
 const SMALLEST_SIZE: usize = 1 << 10;
 
 /// A variable and its text; empty counts as unset.
@@ -59,8 +61,17 @@ pub(super) fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// A size in bytes: `1048576`, `1024KiB`, `1MiB` or `1MB`.
+/// The size of a request, in bytes: `1048576`, `1024KiB`, `1MiB` or `1MB`.
 pub(super) fn size(text: &str) -> Option<usize> {
+    bytes(text).filter(|size| (SMALLEST_SIZE..=LARGEST_SIZE).contains(size))
+}
+
+/// A share of the machine's memory, likewise, or in `GiB` or `GB`.
+pub(super) fn memory(text: &str) -> Option<usize> {
+    bytes(text).filter(|size| (2 * SMALLEST_SIZE..=LARGEST_MEMORY).contains(size))
+}
+
+fn bytes(text: &str) -> Option<usize> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let factor = match unit.trim_start().to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -68,7 +79,9 @@ pub(super) fn size(text: &str) -> Option<usize> {
         "kib" | "k" => 1 << 10,
         "mb" => 1_000_000,
         "mib" | "m" => 1 << 20,
+        "gb" => 1_000_000_000,
+        "gib" | "g" => 1 << 30,
         _ => return None,
     };
-    number.parse::<usize>().ok()?.checked_mul(factor).filter(|size| (SMALLEST_SIZE..=LARGEST_SIZE).contains(size))
+    number.parse::<usize>().ok()?.checked_mul(factor)
 }
