@@ -19,7 +19,7 @@ use utoipa::{
 
 use crate::{
     error::{ErrorBody, JSON, Problem, ValidationBody},
-    svix::fields::NAME,
+    svix::fields::{HEADER_KEY, NAME},
 };
 
 /// The name of the security scheme, as in the Svix document.
@@ -114,16 +114,12 @@ fn path_parameter(name: &str) -> Parameter {
 }
 
 fn key_parameter() -> Parameter {
-    let text = ObjectBuilder::new()
-        .schema_type(Type::String)
-        .min_length(Some(1))
-        .max_length(Some(domain::idempotency::MAX_KEY))
-        .pattern(Some(r"^[!#-~]([ -~]*[!-~])?$"));
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(HEADER_KEY));
     ParameterBuilder::new()
         .name("idempotency-key")
         .parameter_in(ParameterIn::Header)
         .required(Required::False)
-        .description(Some("Makes the request safe to repeat: a repeat with the same key and body gets the first one's answer"))
+        .description(Some("Makes the request safe to repeat: a repeat with the same key and body gets the first one's answer. 1 to 255 visible characters; the key may stand in double quotes"))
         .schema(Some(Schema::from(text.examples([json!("0199b9a4-5a2e-7c31-9a3e-2f6f3a1c8d5e")]).build())))
         .build()
 }

@@ -93,7 +93,8 @@ numbers!(
 
 /// Reads one of a few numbers.
 fn one_of(values: &[u16], text: &str) -> Result<u16, String> {
-    let value = text.parse().ok().filter(|value| values.contains(value));
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+    let value = text.parse().ok().filter(|value| is_plain && values.contains(value));
     value.ok_or_else(|| format!("must be one of {values:?}"))
 }
 
@@ -188,7 +189,7 @@ pub(crate) struct AttemptFilter {
 }
 
 impl AttemptFilter {
-    fn read(query: &Query) -> ApiResult<Self> {
+    pub(super) fn read(query: &Query) -> ApiResult<Self> {
         query.refuse(&["tag", "with_msg"])?;
         Ok(Self {
             status: query.read("status", MessageStatus::parse)?,
@@ -227,7 +228,7 @@ pub(crate) struct OfEndpoint {
 }
 
 impl OfEndpoint {
-    fn read(query: &Query) -> ApiResult<Option<Reference<EndpointId>>> {
+    pub(super) fn read(query: &Query) -> ApiResult<Option<Reference<EndpointId>>> {
         let read = |text: &str| domain::application::check_name(text).map(|()| text.to_owned());
         let Self { endpoint_id } = Self { endpoint_id: query.read("endpoint_id", read)? };
         Ok(endpoint_id.as_deref().map(Reference::parse))

@@ -42,6 +42,8 @@ const MESSAGE_KEY: &str = "^[!-~]([ -~]*[!-~])?$";
 const URL: &str = r"^[hH][tT][tT][pP][sS]?:[a-zA-Z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+$";
 /// `whsec_` and the base64 of 24 to 75 bytes, or `whsk_` and that of an ed25519 key pair; the bits that no byte needs are zero.
 const SECRET: &str = r"^(whsec_([a-zA-Z0-9+/]{4}){8,24}([a-zA-Z0-9+/]{4}|[a-zA-Z0-9+/][AQgw]==|[a-zA-Z0-9+/]{2}[AEIMQUYcgkosw048]=)?|whsk_[a-zA-Z0-9+/]{85}[AQgw]==)$";
+/// An idempotency key in a header: plain, or as a String of RFC 8941, whose parameters mean nothing to us.
+pub(crate) const HEADER_KEY: &str = r#"^([!#-~]([ -~]{0,253}[!-~])?|"([ !#-\[\]-~]|\\["\\]){1,255}"([ \t]*;[\s\S]*)?)$"#;
 /// Declares a text field: what it holds, how it is read, and how it is documented.
 macro_rules! text_field {
     ($(#[doc = $doc:literal])* $name:ident($inner:ty), $read:expr, $schema:expr) => {

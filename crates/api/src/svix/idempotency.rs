@@ -233,7 +233,10 @@ pub(crate) async fn update_policy(call: Call) -> ApiResult {
 #[expect(dead_code, reason = "it exists for the document")]
 pub(crate) struct OfKey {
     /// The `Idempotency-Key` as it was sent
-    #[param(min_length = 1, max_length = 255, example = "0199b9a4-5a2e-7c31-9a3e-2f6f3a1c8d5e")]
+    #[param(
+        pattern = r#"^[ \t\n\f\r]*([!#-~]([ -~]{0,253}[!-~])?|"([ !#-\[\]-~]|\\["\\]){1,255}"([ \t\n\f\r]*;[\s\S]*)?)[ \t\n\f\r]*$"#,
+        example = "0199b9a4-5a2e-7c31-9a3e-2f6f3a1c8d5e"
+    )]
     key: String,
 }
 

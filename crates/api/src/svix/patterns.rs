@@ -1,6 +1,11 @@
-//! What the API document says of a field is what the field's reader takes: both are asked about thousands of texts.
+//! What the API document says of a field or a parameter is what its reader takes: both are asked about thousands of texts.
 
+use std::collections::BTreeMap;
+
+use axum::http::HeaderValue;
+use domain::{application::check_name, idempotency::Key};
 use jsonschema::{Draft, Validator};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -10,7 +15,14 @@ use super::fields::{
     ApplicationName, ApplicationUid, Channel, EndpointChannels, EndpointUid, EventId, EventTypeName, Label, MessageChannels, MessageKey,
     SigningSecret, Text, WebhookUrl,
 };
-use super::header_fields::CustomHeaders;
+use super::{
+    InOrder, Paging,
+    attempt::{AttemptFilter, OfEndpoint},
+    fields::message_key,
+    filter::ListFilter,
+    header_fields::CustomHeaders,
+};
+use crate::transport::query::Query;
 
 /// How many texts each field is asked about.
 const TEXTS: usize = 4000;
@@ -170,4 +182,106 @@ fn custom_headers_are_what_the_document_says() {
         false,
         |value| json!({ "X-Team": value }),
     );
+}
+
+/// What the values of parameters are made of.
+const VALUES: [&str; 28] = [
+    "",
+    "a",
+    "user.signup",
+    "..",
+    "0",
+    "250",
+    "251",
+    "-1",
+    "+2",
+    "007",
+    "4",
+    "200",
+    "500",
+    "true",
+    "false",
+    "True",
+    "ascending",
+    "descending",
+    "2026-08-21T12:00:00Z",
+    "order-4711",
+    " a ",
+    "\"a\"",
+    "\"a\\\"b\\\\\"; x=1",
+    "\"a\" ",
+    "\"\"",
+    "\"a",
+    "a\"b",
+    "app_1",
+];
+/// Of these the document admits more than is taken, and says so in words: a place in a list is one that a page named, a moment has a form.
+const WIDER: [&str; 3] = ["iterator", "before", "after"];
+
+/// Whether the server takes this value of a parameter.
+fn is_taken(place: &str, name: &str, text: &str) -> bool {
+    let query = Query::parse(&format!("{name}={}", utf8_percent_encode(text, NON_ALPHANUMERIC))).expect("a query");
+    let is_key = |text: &str| matches!(Key::parse([text.as_bytes()].into_iter()), Ok(Some(_)));
+    match (place, name) {
+        ("path", _) => check_name(text).is_ok(),
+        ("header", "idempotency-key") | ("query", "key") => is_key(text),
+        ("query", "limit" | "iterator") => Paging::of_names(&query, true).is_ok(),
+        ("query", "order") => InOrder::is_ascending(&query, true).is_ok(),
+        ("query", "status" | "status_code_class" | "with_content" | "expanded_statuses") => AttemptFilter::read(&query).is_ok(),
+        ("query", "channel" | "before" | "after" | "event_types") => ListFilter::read(&query).is_ok(),
+        ("query", "endpoint_id") => OfEndpoint::read(&query).is_ok(),
+        ("query", "idempotency_key") => message_key(text).is_ok(),
+        ("query", "get_if_exists" | "include_archived" | "expunge") => query.flag(name, false).is_ok(),
+        _ => panic!("the parameter {name} ({place}) is not known to this test"),
+    }
+}
+
+/// The value as the document sees it; `None` if it cannot be sent there as one value.
+fn documented(place: &str, kind: &Value, text: &str) -> Option<Value> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match (place, kind.as_str()) {
+        // Spaces around the value of a header do not belong to it.
+        ("header", _) => (HeaderValue::from_str(text).is_ok() && text.trim_ascii() == text).then(|| json!(text)),
+        (_, Some("integer")) if is_number => Some(text.parse::<u64>().map_or(json!(1e30), |number| json!(number))),
+        (_, Some("boolean")) => Some(text.parse::<bool>().map_or(json!(text), |flag| json!(flag))),
+        (_, Some("array")) => (!text.is_empty() && !text.contains(',')).then(|| json!([text])),
+        _ => Some(json!(text)),
+    }
+}
+
+/// Each parameter once, with what the document says of it.
+fn parameters(document: &Value) -> BTreeMap<(String, String, String), Value> {
+    let paths = document["paths"].as_object().expect("paths").values();
+    let operations = paths.flat_map(|path| path.as_object().expect("operations").values());
+    let all = operations.flat_map(|operation| operation["parameters"].as_array().into_iter().flatten());
+    all.map(|parameter| {
+        let [place, name] = ["in", "name"].map(|key| parameter[key].as_str().expect("a text").to_owned());
+        ((place, name, parameter["schema"].to_string()), parameter["schema"].clone())
+    })
+    .collect()
+}
+
+#[test]
+fn parameters_take_what_the_document_says() {
+    let document = serde_json::to_value(crate::openapi::document()).expect("a document");
+    let seed = rand::rng().random();
+    let mut chance = StdRng::seed_from_u64(seed);
+    let parameters = parameters(&document);
+    assert!(parameters.keys().any(|(_, name, _)| name == "idempotency-key") && parameters.len() >= 20, "{:?}", parameters.keys());
+    for ((place, name, _), mut schema) in parameters {
+        schema["components"] = document["components"].clone();
+        let kind = schema["type"].clone();
+        let validator = jsonschema::options().with_draft(Draft::Draft202012).build(&schema).expect("a schema that can be used");
+        let mut counts = [0, 0];
+        for turn in 0..TEXTS {
+            let from = VALUES[turn % VALUES.len()];
+            let text = if turn < VALUES.len() { from.to_owned() } else { changed(from, &mut chance) };
+            let Some(value) = documented(&place, &kind, &text) else { continue };
+            let (says, takes) = (validator.is_valid(&value), is_taken(&place, &name, &text));
+            let agree = says == takes || (WIDER.contains(&name.as_str()) && says);
+            assert!(agree, "{place} {name}: the document says {says} of {text:?}, the reader {takes} (seed {seed})");
+            counts[usize::from(takes)] += 1;
+        }
+        assert!(counts.iter().all(|count| *count > 0), "{place} {name}: {counts:?} texts were refused and taken, which tells nothing");
+    }
 }
