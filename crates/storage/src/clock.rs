@@ -21,6 +21,16 @@ const SAMPLES: usize = 5;
 /// move by less between two looks.
 const JUMP: TimeDelta = TimeDelta::seconds(10);
 
+/// One look at the server's clock, all in microseconds.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    /// When it was asked for, and when the answer was here, since this process began.
+    asked: i64,
+    answered: i64,
+    /// The answer, since 1970.
+    server: i64,
+}
+
 /// The server's clock as seen from here.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -53,16 +63,13 @@ impl Clock {
 
     /// Measures the offset: the server's answer is taken to be as old as half the round trip. Of a few, the shortest says most.
     pub(crate) async fn measure(&self, connection: &mut Connection) -> Result<()> {
-        let mut best: Option<(i64, i64)> = None;
+        let mut samples = Vec::with_capacity(SAMPLES);
         for _ in 0..SAMPLES {
-            let before = self.elapsed();
+            let asked = self.elapsed();
             let server = sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&mut *connection).await?;
-            let round_trip = self.elapsed() - before;
-            if best.is_none_or(|(shortest, _)| round_trip < shortest) {
-                best = Some((round_trip, server.timestamp_micros() - before - round_trip / 2));
-            }
+            samples.push(Sample { asked, answered: self.elapsed(), server: server.timestamp_micros() });
         }
-        if let Some((_, offset)) = best {
+        if let Some(offset) = offset(&samples) {
             self.set(offset);
         }
         Ok(())
@@ -96,6 +103,12 @@ impl Clock {
     }
 }
 
+/// The server's time when this process began, by the sample that took the least time: in that one the least can have been wrong.
+fn offset(samples: &[Sample]) -> Option<i64> {
+    let best = samples.iter().min_by_key(|sample| sample.answered - sample.asked)?;
+    Some(best.server - i64::midpoint(best.asked, best.answered))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +128,24 @@ mod tests {
         assert!(futures::FutureExt::now_or_never(clock.set_back()).is_none());
         assert!(at(50 * HOUR) < first);
         clock.set_back().await;
+    }
+
+    /// What the server's clock says when this process begins.
+    const BEGUN: i64 = 1_700_000_000_000_000;
+
+    /// A question that takes so long to get there, and its answer so long to come back.
+    fn sample(asked: i64, there: i64, back: i64) -> Sample {
+        Sample { asked, answered: asked + there + back, server: BEGUN + asked + there }
+    }
+
+    #[test]
+    fn the_shortest_round_trip_says_what_time_it_is() {
+        // A pause on the way there, on the way back, and none: wherever the good sample stands, it alone decides.
+        let [late, slow, good] = [sample(0, 80_000, 200), sample(100_000, 200, 90_000), sample(200_000, 210, 190)];
+        for samples in [[late, slow, good], [good, late, slow], [slow, good, late]] {
+            assert_eq!(offset(&samples), Some(BEGUN + 10), "off by half of the difference of its ways");
+        }
+        assert_eq!(offset(&[late]), Some(BEGUN + 39_900));
+        assert_eq!(offset(&[]), None);
     }
 }
