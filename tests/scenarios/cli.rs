@@ -24,6 +24,7 @@ async fn help_explains_every_variable_and_command() {
     assert!(status.success());
     let variables = [
         "DATABASE_URL",
+        "DATABASE_CONNECTIONS",
         "DATA_DIR",
         "LISTEN",
         "METRICS_LISTEN",

@@ -238,6 +238,8 @@ async fn what_cannot_be_configured_is_refused_by_name() {
         ("POSTHASTE_MAX_CLIENT_CONNECTIONS", "0"),
         ("POSTHASTE_LOG_FORMAT", "xml"),
         ("POSTHASTE_DATABASE_URL", "mysql://localhost/x"),
+        ("POSTHASTE_DATABASE_URL", "postgres://a,b/x?target_session_attrs=standby"),
+        ("POSTHASTE_DATABASE_CONNECTIONS", "0"),
     ];
     for (name, value) in cases {
         let said = refusal(&[(name, value)]).await;

@@ -18,10 +18,16 @@ mod configuration;
 mod delivery;
 /// `posthaste dev`, as a stranger runs it.
 mod dev;
+/// Postgres fails over.
+mod failover;
 /// What a browser finds.
 mod front;
 /// One request, one effect.
 mod idempotency;
+/// Slow lists are nobody else's trouble.
+mod lists;
+/// Somebody else locks our rows.
+mod locked;
 /// Another main secret, while servers run.
 mod main_secret;
 /// Each metric moves by exactly what happened.

@@ -139,7 +139,7 @@ impl Database {
     /// Stops every insert into `table` half-way, inside its transaction, until the hold is released.
     pub async fn hold_inserts(&self, table: &str) -> Hold {
         let sql = format!(
-            "create function hold_insert() returns trigger language plpgsql as
+            "create function hold_insert() returns trigger language plpgsql set lock_timeout = '5s' as
                $$ begin perform pg_advisory_xact_lock_shared({HOLD}); return new; end $$;
              create trigger hold_insert before insert on {table} for each row execute function hold_insert();"
         );

@@ -4,7 +4,7 @@
 //! [`App`] a server with a database of its own · [`client`] asks it, and holds each answer against the contract ·
 //! [`customer`] an application with endpoints · [`receiver`] gets the webhooks · [`database`] looks at rows and moves time ·
 //! [`clock`] sets the database's time · [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`pooler`] PgBouncer ·
-//! [`outgoing`] is a proxy that webhooks go through · [`tls`] issues certificates · [`cluster`] Postgres itself ·
+//! [`outgoing`] is a proxy that webhooks go through · [`tls`] issues certificates · [`cluster`] Postgres itself · [`pair`] two of them ·
 //! [`contract`] `openapi.yaml` · [`scrape`] reads the metrics.
 
 use std::{
@@ -26,6 +26,7 @@ pub mod contract;
 pub mod customer;
 pub mod database;
 pub mod outgoing;
+pub mod pair;
 pub mod pooler;
 pub mod processes;
 pub mod proxy;

@@ -11,8 +11,13 @@ use crate::{Client, PATIENCE};
 
 /// Counters and distributions that say how busy the server was rather than what it did: how many batches it took, how many
 /// requests asked whether it is done.
-const INCIDENTAL: [&str; 4] =
-    ["posthaste_api_requests", "posthaste_commit_duration_seconds", "posthaste_batch_messages_count", "posthaste_batch_results_count"];
+const INCIDENTAL: [&str; 5] = [
+    "posthaste_api_requests",
+    "posthaste_commit_duration_seconds",
+    "posthaste_batch_messages_count",
+    "posthaste_batch_results_count",
+    "posthaste_batches_overdue",
+];
 
 /// What one scrape showed.
 #[derive(Clone, Debug)]

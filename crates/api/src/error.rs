@@ -93,6 +93,11 @@ pub(crate) enum ApiError {
     /// The database does not answer, or too much is waiting for it.
     #[error("the service is temporarily unavailable: repeat the request in a moment")]
     Unavailable,
+    /// A list took too long.
+    #[error(
+        "this list could not be read in time: ask for less of it (a smaller limit, a shorter time, another filter), or repeat the request in a moment"
+    )]
+    ListTimedOut,
     /// Our fault. The body says nothing; the log does.
     #[error("something went wrong on our side")]
     Internal,
@@ -169,7 +174,7 @@ impl ApiError {
             Self::Invalid(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::InvalidKey(_) | Self::BrokenBody | Self::LimitReached(_) | Self::Conflict(Conflict::Expunged) => StatusCode::BAD_REQUEST,
             Self::KeyInProgress | Self::Conflict(_) => StatusCode::CONFLICT,
-            Self::Unavailable | Self::Crowded | Self::NoRoom => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Crowded | Self::NoRoom | Self::ListTimedOut => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -199,14 +204,14 @@ impl ApiError {
             Self::Conflict(Conflict::Disabled) => "endpoint_disabled",
             Self::Conflict(_) => "conflict",
             Self::LimitReached(_) => "limit_reached",
-            Self::Unavailable | Self::Crowded | Self::NoRoom => "unavailable",
+            Self::Unavailable | Self::Crowded | Self::NoRoom | Self::ListTimedOut => "unavailable",
             Self::Internal => "internal_error",
         }
     }
 
     /// How long to wait before trying again, if that may help.
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::KeyInProgress | Self::Unavailable | Self::Crowded | Self::NoRoom).then_some(RETRY_AFTER)
+        matches!(self, Self::KeyInProgress | Self::Unavailable | Self::Crowded | Self::NoRoom | Self::ListTimedOut).then_some(RETRY_AFTER)
     }
 
     /// The answer as it may be saved under a key.
@@ -247,6 +252,7 @@ impl From<&storage::Error> for ApiError {
             storage::Error::KeyInProgress => Self::KeyInProgress,
             storage::Error::KeyReused => Self::KeyReused,
             storage::Error::Overloaded | storage::Error::Renamed | storage::Error::Unavailable(_) => Self::Unavailable,
+            storage::Error::ListTimedOut(_) => Self::ListTimedOut,
             storage::Error::Sealed | storage::Error::Unusable(_) | storage::Error::Database(_) => Self::Internal,
         }
     }
@@ -258,6 +264,7 @@ impl From<storage::Error> for ApiError {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         match translated {
             Self::Internal => tracing::error!(%error, cause, "a request failed"),
+            Self::ListTimedOut => tracing::info!(%error, cause, "a request was told to ask for less"),
             Self::Unavailable => tracing::warn!(%error, cause, "a request found the database unavailable"),
             _ => {}
         }
@@ -312,7 +319,7 @@ mod tests {
 
     #[test]
     fn what_may_work_later_says_when() {
-        for error in [ApiError::KeyInProgress, ApiError::Unavailable, ApiError::Crowded] {
+        for error in [ApiError::KeyInProgress, ApiError::Unavailable, ApiError::Crowded, ApiError::ListTimedOut] {
             assert_eq!(error.into_response().headers()[header::RETRY_AFTER], "1");
         }
         assert!(!ApiError::Internal.into_response().headers().contains_key(header::RETRY_AFTER));

@@ -249,8 +249,9 @@ pub async fn list(db: &Db, tenant_id: TenantId, page: &PageRequest<ApplicationId
                 end,
                 page.rows(),
             )
-            .fetch_all(db.pool())
-            .await?
+            .fetch_all(db.lists())
+            .await
+            .map_err(Error::of_list)?
         };
     }
     let rows = if page.scans_up() { scan!("asc") } else { scan!("desc") };

@@ -117,8 +117,9 @@ async fn list(db: &Db, of: Of, filter: &Filter, page: &PageRequest<AttemptId>) -
                 filter.channel,
                 filter.event_types.as_deref() as _,
             )
-            .fetch_all(db.pool())
-            .await?
+            .fetch_all(db.lists())
+            .await
+            .map_err(Error::of_list)?
         };
     }
     let rows = match (of, page.scans_up()) {

@@ -1,12 +1,15 @@
 //! What a benchmark asks of the database: one of its own, tables that are already large, and what Postgres says of itself.
 
-use std::str::FromStr;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use domain::id::{ApplicationId, EndpointId};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions, types::Uuid};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, types::Uuid};
 
-use crate::Result;
+use crate::{Result, connect, hosts::Hosts};
+
+/// How long it may take to connect.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many rows one statement makes, so that a stop does not have to wait for millions.
 const CHUNK: i64 = 50_000;
@@ -259,5 +262,6 @@ impl Bench {
 }
 
 async fn connect(url: &str) -> Result<PgConnection> {
-    Ok(PgConnectOptions::from_str(url)?.application_name("posthaste-bench").disable_statement_logging().connect().await?)
+    let hosts = Hosts::parse(url).map_err(|why| connect::refuse(format!("the database URL cannot be used: {why}")))?;
+    Ok(Arc::new(hosts).open("posthaste-bench", PATIENCE).await?.0)
 }

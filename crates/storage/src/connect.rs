@@ -1,15 +1,20 @@
 //! The first contact with the database: it answers in time or is named, and each connection is a session of its own.
 
-use std::{fmt::Display, str::FromStr, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{ConnectOptions as _, Connection, PgConnection};
 
-use crate::{Config, Error, Result};
+use crate::{
+    Config, Error, Result,
+    hosts::{Hosts, Origin},
+};
 
 /// How long a server may take to accept a connection, and to answer the first questions.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take before somebody is told what is being waited for.
 const SILENCE: Duration = Duration::from_secs(1);
+/// What such a session calls itself.
+const NAME: &str = "posthaste";
 /// What is said of a proxy that lends sessions by the transaction.
 const SHARED: &str =
     "the database URL leads through a proxy that pools transactions or statements: connect to Postgres directly, or use session pooling";
@@ -17,47 +22,38 @@ const SHARED: &str =
 /// that has rested longest, one of them gets another's.
 const ORDERS: [[usize; 3]; 4] = [[0, 1, 2], [0, 1, 2], [2, 0, 1], [1, 0, 2]];
 
-/// How to connect. What a pooler might refuse is not asked for: floats are exchanged as bytes, whatever `extra_float_digits` is.
-pub(crate) fn options(config: &Config) -> Result<PgConnectOptions> {
-    let options = PgConnectOptions::from_str(&config.url)?;
-    Ok(options.application_name("posthaste").extra_float_digits(None).disable_statement_logging())
-}
-
-/// Host and port, or the socket, without anything that is secret.
-pub(crate) fn place(options: &PgConnectOptions) -> String {
-    match options.get_socket() {
-        Some(folder) => format!("{}/.s.PGSQL.{}", folder.display(), options.get_port()),
-        None if options.get_host().starts_with('/') => format!("{}/.s.PGSQL.{}", options.get_host(), options.get_port()),
-        None => format!("{}:{}", options.get_host(), options.get_port()),
-    }
+/// Where the database is.
+pub(crate) fn hosts(config: &Config) -> Result<Arc<Hosts>> {
+    Hosts::parse(&config.url).map(Arc::new).map_err(|why| refuse(format!("the database URL cannot be used: {why}")))
 }
 
 /// Connects within the time that a server may take.
-pub(crate) async fn open(options: &PgConnectOptions) -> Result<PgConnection> {
-    in_time(options, async { options.connect().await.map_err(|error| explained(options, error)) }).await
+pub(crate) async fn open(hosts: &Arc<Hosts>, name: &str) -> Result<(PgConnection, Origin)> {
+    // Each may take all of the time, since the next is tried meanwhile.
+    in_time(hosts, async { hosts.open(name, PATIENCE * 2).await.map_err(explained) }).await
 }
 
 /// Waits for answers of the server no longer than it may take, and says for whom if it takes long.
-pub(crate) async fn in_time<T>(options: &PgConnectOptions, answer: impl Future<Output = Result<T>>) -> Result<T> {
-    let place = place(options);
+pub(crate) async fn in_time<T>(hosts: &Hosts, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let places = hosts.places();
     let telling = async {
         tokio::time::sleep(SILENCE).await;
-        tracing::info!("waiting for an answer of Postgres at {place}");
+        tracing::info!("waiting for an answer of Postgres at {places}");
         std::future::pending::<()>().await;
     };
     let answer = tokio::time::timeout(PATIENCE, answer);
     tokio::select! {
         biased;
         answer = answer => answer.unwrap_or_else(|_| {
-            Err(Error::Unusable(format!("Postgres at {place} did not answer within {} seconds", PATIENCE.as_secs())))
+            Err(Error::Unusable(format!("Postgres at {places} did not answer within {} seconds", PATIENCE.as_secs())))
         }),
         () = telling => unreachable!("it tells once and then waits for ever"),
     }
 }
 
-fn explained(options: &PgConnectOptions, error: sqlx::Error) -> Error {
+fn explained(error: sqlx::Error) -> Error {
     match error {
-        sqlx::Error::Io(error) => Error::Unusable(format!("Postgres at {} cannot be reached: {error}", place(options))),
+        sqlx::Error::Io(error) => Error::Unusable(error.to_string()),
         error => error.into(),
     }
 }
@@ -66,11 +62,13 @@ fn explained(options: &PgConnectOptions, error: sqlx::Error) -> Error {
 /// statements and notifications belong to a session. This comes first and is asked in the simplest protocol, since all others
 /// would fail on such a way in words that nobody understands.
 pub(crate) async fn refuse_shared_sessions(config: &Config) -> Result<()> {
-    let options = options(config)?;
-    tracing::info!("connecting to Postgres at {}", place(&options));
-    let mut sessions = [open(&options).await?, open(&options).await?, open(&options).await?];
+    let hosts = hosts(config)?;
+    tracing::info!("connecting to Postgres at {}", hosts.places());
+    let (first, origin) = open(&hosts, NAME).await?;
+    let again = async || in_time(&hosts, async { origin.options().application_name(NAME).connect().await.map_err(Error::from) }).await;
+    let mut sessions = [first, again().await?, again().await?];
     let asking = async { is_shared(&mut sessions).await.map_err(|error| unless_pooled(&error).unwrap_or_else(|| error.into())) };
-    if in_time(&options, asking).await? {
+    if in_time(&hosts, asking).await? {
         return Err(Error::Unusable(SHARED.into()));
     }
     for session in sessions {

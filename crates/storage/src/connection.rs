@@ -1,29 +1,44 @@
 //! A connection on which nothing is waited for without a deadline, however silent the network becomes.
 //!
 //! The server ends a statement that takes too long, and says so; a network that fell silent says nothing, for ever. So whoever
-//! talks to Postgres does it through [`Connection`] and [`Pool`]: what is not answered in time is an error of the connection, which
+//! talks to Postgres does it through [`Connection`] and [`crate::pool::Pool`]: what is not answered in time is an error of the connection, which
 //! is then not used again.
 
 use std::{
     fmt, mem,
     ops::{Deref, DerefMut},
+    sync::Arc,
     time::Duration,
 };
 
+use deadpool::managed::Object;
 use futures::{
-    FutureExt, TryFutureExt, TryStreamExt,
+    FutureExt, TryStreamExt,
     future::BoxFuture,
     stream::{self, BoxStream, StreamExt},
 };
 use sqlx::{
-    AssertSqlSafe, Connection as _, Either, Error, Execute, Executor, PgConnection, PgPool, Postgres, SqlStr,
-    pool::PoolConnection,
+    AssertSqlSafe, Connection as _, Either, Error, Execute, Executor, PgConnection, Postgres, SqlStr,
     postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// How long a server lets a statement run, as [`crate::db`] tells it.
+use crate::{
+    error,
+    hosts::{Hosts, Origin},
+    pool::Opener,
+};
+
+/// How long a server lets a statement run.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// What every session has, whatever the role's or the database's defaults are: limits, because a frozen client, one that the network
+/// lost, or a long wait must not hold locks that others need; and READ COMMITTED, because a look-up must see what the last holder of
+/// its lock committed.
+const SETTINGS: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '2s';
+    set default_transaction_isolation = 'read committed'; set timezone = 'UTC';
+    set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; set tcp_user_timeout = 15000";
+/// How long it may take to connect to a server.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// How much longer we wait for its answer: by then it has come, or it never will.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a connection that nobody uses may take to say that it is well.
@@ -32,6 +47,7 @@ pub(crate) const PING: Duration = Duration::from_secs(1);
 /// A connection, from the pool or apart from it.
 pub struct Connection {
     held: Held,
+    origin: Origin,
     patience: Duration,
     /// A statement was begun, and its end has not been seen.
     is_busy: bool,
@@ -43,7 +59,7 @@ pub struct Connection {
 
 enum Held {
     Apart(Box<PgConnection>),
-    Pooled(PoolConnection<Postgres>),
+    Pooled(Object<Opener>),
     /// Only while it is dropped.
     Nothing,
 }
@@ -52,7 +68,7 @@ impl Held {
     fn raw(&mut self) -> &mut PgConnection {
         match self {
             Self::Apart(raw) => raw,
-            Self::Pooled(raw) => raw,
+            Self::Pooled(pooled) => &mut pooled.raw,
             Self::Nothing => unreachable!("`drop` and `close` end it"),
         }
     }
@@ -64,15 +80,34 @@ impl fmt::Debug for Connection {
     }
 }
 
-impl From<PgConnection> for Connection {
-    fn from(raw: PgConnection) -> Self {
-        Self::new(Held::Apart(Box::new(raw)))
-    }
+/// Opens a session, under a name that `pg_stat_activity` shows.
+pub(crate) async fn open(hosts: &Arc<Hosts>, name: &str) -> Result<(PgConnection, Origin), Error> {
+    let (mut raw, origin) = hosts.open(name, CONNECT_PATIENCE).await?;
+    in_time(CONNECT_PATIENCE, sqlx::raw_sql(SETTINGS).execute(&mut raw)).await?;
+    Ok((raw, origin))
 }
 
 impl Connection {
-    fn new(held: Held) -> Self {
-        Self { held, patience: STATEMENT_TIMEOUT + GRACE, is_busy: false, depth: 0, is_doomed: false }
+    /// One that belongs to whoever opened it.
+    pub(crate) fn apart(raw: PgConnection, origin: Origin) -> Self {
+        Self::new(Held::Apart(Box::new(raw)), origin)
+    }
+
+    /// One that goes back into its pool.
+    pub(crate) fn pooled(pooled: Object<Opener>) -> Self {
+        let origin = pooled.origin.clone();
+        Self::new(Held::Pooled(pooled), origin)
+    }
+
+    fn new(held: Held, origin: Origin) -> Self {
+        Self { held, origin, patience: STATEMENT_TIMEOUT + GRACE, is_busy: false, depth: 0, is_doomed: false }
+    }
+
+    /// Asks whether it is well, and takes no long silence for an answer.
+    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
+        let answer = in_time(PING, self.held.raw().ping()).await;
+        note(&self.origin, answer.as_ref().err());
+        answer
     }
 
     /// For a session whose server was told to let statements run for so long.
@@ -93,7 +128,7 @@ impl Connection {
         }
     }
 
-    async fn deepen(&mut self) -> Result<usize, Error> {
+    pub(crate) async fn deepen(&mut self) -> Result<usize, Error> {
         let level = self.depth;
         self.run(if level == 0 { "BEGIN".to_owned() } else { format!("SAVEPOINT level_{level}") }).await?;
         self.depth = level + 1;
@@ -107,10 +142,21 @@ impl Connection {
 
 /// Whether a connection is of no use after such an end of a statement.
 fn is_broken(error: Option<&Error>) -> bool {
-    !matches!(
-        error,
-        None | Some(Error::Database(_) | Error::RowNotFound | Error::ColumnDecode { .. } | Error::Decode(_) | Error::Encode(_))
-    )
+    match error {
+        Some(error @ Error::Database(_)) => error::takes_no_writes(error),
+        None | Some(Error::RowNotFound | Error::ColumnDecode { .. } | Error::Decode(_) | Error::Encode(_)) => false,
+        Some(_) => true,
+    }
+}
+
+/// Lets all others know what an end of a statement says of their sessions: silence, or a server that takes no writes any more, is
+/// seldom the trouble of one alone.
+fn note(origin: &Origin, error: Option<&Error>) -> bool {
+    let is_silent = matches!(error, Some(Error::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut);
+    if is_silent || error.is_some_and(error::takes_no_writes) {
+        origin.distrust();
+    }
+    is_broken(error)
 }
 
 /// What it is told who was not answered in time.
@@ -129,22 +175,17 @@ pub(crate) async fn in_time<T>(patience: Duration, work: impl Future<Output = Re
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        // What is dropped as it is goes back into its pool; what is taken out of it first is closed.
         let Held::Pooled(mut pooled) = mem::replace(&mut self.held, Held::Nothing) else { return };
-        let is_well = !self.is_busy;
-        let is_open = self.depth > 0;
         match tokio::runtime::Handle::try_current() {
-            // To come back takes an answer of the server, which may never come, and meanwhile the place in the pool is taken.
-            Ok(runtime) if is_well => {
-                let coming_back = async move {
-                    if is_open && sqlx::raw_sql("ROLLBACK").execute(&mut *pooled).await.is_err() {
-                        drop(pooled.detach());
-                    } else {
-                        pooled.return_to_pool().await;
-                    }
-                };
-                drop(runtime.spawn(timeout(PING, coming_back)));
-            }
-            _ => drop(pooled.detach()),
+            Ok(_) if !self.is_busy && self.depth == 0 => {}
+            // To end its transaction takes an answer of the server, which may never come, and meanwhile its place is taken.
+            Ok(runtime) if !self.is_busy => drop(runtime.spawn(async move {
+                if in_time(PING, sqlx::raw_sql("ROLLBACK").execute(&mut pooled.raw)).await.is_err() {
+                    drop(Object::take(pooled));
+                }
+            })),
+            _ => drop(Object::take(pooled)),
         }
     }
 }
@@ -160,8 +201,9 @@ impl<'c> Executor<'c> for &'c mut Connection {
         if self.is_doomed {
             return stream::once(async { Err(left_open()) }).boxed();
         }
-        let Connection { held, patience, is_busy, .. } = self;
+        let Connection { held, origin, patience, is_busy, .. } = self;
         *is_busy = true;
+        let origin = &*origin;
         let (rows, deadline) = (held.raw().fetch_many(query), Instant::now() + *patience);
         let next = move |(mut rows, is_busy): (BoxStream<'e, _>, &'c mut bool)| async move {
             let next = timeout_at(deadline, rows.try_next()).await.unwrap_or_else(|_| Err(silence()));
@@ -172,7 +214,7 @@ impl<'c> Executor<'c> for &'c mut Connection {
                     Ok(None)
                 }
                 Err(error) => {
-                    *is_busy = is_broken(Some(&error));
+                    *is_busy = note(origin, Some(&error));
                     Err(error)
                 }
             }
@@ -188,10 +230,10 @@ impl<'c> Executor<'c> for &'c mut Connection {
         if self.is_doomed {
             return async { Err(left_open()) }.boxed();
         }
-        let Connection { held, patience, is_busy, .. } = self;
+        let Connection { held, origin, patience, is_busy, .. } = self;
         *is_busy = true;
         let row = in_time(*patience, held.raw().fetch_optional(query));
-        row.inspect(move |row| *is_busy = is_broken(row.as_ref().err())).boxed()
+        row.inspect(move |row| *is_busy = note(origin, row.as_ref().err())).boxed()
     }
 
     fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement, Error>>
@@ -217,6 +259,13 @@ impl<'c> Executor<'c> for &'c mut Connection {
 pub(crate) struct Transaction<'c> {
     connection: Used<'c>,
     level: usize,
+}
+
+impl From<Connection> for Transaction<'static> {
+    /// The outermost, which was begun by [`Connection::deepen`].
+    fn from(connection: Connection) -> Self {
+        Self { connection: Used::Owned(connection), level: 0 }
+    }
 }
 
 #[derive(Debug)]
@@ -268,69 +317,5 @@ impl Transaction<'_> {
         self.run(if level == 0 { "ROLLBACK".to_owned() } else { format!("ROLLBACK TO SAVEPOINT level_{level}") }).await?;
         self.depth = level;
         Ok(())
-    }
-}
-
-/// The connections that requests share.
-#[derive(Clone, Debug)]
-pub(crate) struct Pool(PgPool);
-
-impl From<PgPool> for Pool {
-    fn from(pool: PgPool) -> Self {
-        Self(pool)
-    }
-}
-
-impl Pool {
-    /// One of them, when one is free; it goes back when it is dropped.
-    pub(crate) async fn acquire(&self) -> Result<Connection, Error> {
-        Ok(Connection::new(Held::Pooled(self.0.acquire().await?)))
-    }
-
-    /// Begins a transaction on one of them.
-    pub(crate) async fn begin(&self) -> Result<Transaction<'static>, Error> {
-        let mut connection = self.acquire().await?;
-        let level = connection.deepen().await?;
-        Ok(Transaction { connection: Used::Owned(connection), level })
-    }
-}
-
-impl<'p> Executor<'p> for &'_ Pool {
-    type Database = Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, Error>>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let pool = self.clone();
-        // All at once, so that a slow reader keeps no connection from others.
-        let rows = async move { pool.acquire().await?.fetch_many(query).try_collect::<Vec<_>>().await };
-        rows.map_ok(|rows| stream::iter(rows.into_iter().map(Ok))).try_flatten_stream().boxed()
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Option<PgRow>, Error>>
-    where
-        'p: 'e,
-        E: 'q + Execute<'q, Postgres>,
-    {
-        let pool = self.clone();
-        async move { pool.acquire().await?.fetch_optional(query).await }.boxed()
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, Result<PgStatement, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        async move { pool.acquire().await?.prepare_with(sql, parameters).await }.boxed()
-    }
-
-    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>, Error>>
-    where
-        'p: 'e,
-    {
-        let pool = self.clone();
-        async move { pool.acquire().await?.describe(sql).await }.boxed()
     }
 }

@@ -12,8 +12,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use domain::idempotency::{MAX_TTL, Policy};
 use sqlx::{
-    ConnectOptions, Connection as _,
-    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+    Connection as _,
+    postgres::{PgListener, PgPoolOptions},
     types::Uuid,
 };
 use tokio::sync::Notify;
@@ -23,8 +23,9 @@ use crate::{
     clock::Clock,
     committer::Progress,
     connect,
-    connection::{Connection, PING, Pool, in_time},
+    connection::{Connection, PING, in_time, open},
     directory::Directory,
+    hosts::{Hosts, Origin},
     idempotency::{
         Answer,
         flights::Flights,
@@ -32,6 +33,7 @@ use crate::{
     },
     main_secret,
     metrics::Metrics,
+    pool::Pool,
     sealed::Sealer,
     tenants::Tenants,
     wakeups,
@@ -39,26 +41,20 @@ use crate::{
 
 /// The oldest server that we run on: `numeric` version 15.
 const OLDEST_SERVER: i32 = 150_000;
-/// How long a request may wait for a pooled connection.
-const ACQUIRE_PATIENCE: Duration = Duration::from_secs(3);
-/// How long it may take to connect.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take to listen.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+/// The connections of lists, beside those of the pool: a slow one keeps only others of its kind waiting.
+const LISTS: u32 = 4;
 /// How often the server's clock is measured, and the key horizon read again: until then, one that was set is not noticed.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(15);
 /// The nearest key horizon: as a server raises the installation's before it accepts anything, and the others read it every
 /// minute, none can miss an outcome that is older than this.
 const NEAREST_HORIZON: Duration = Duration::from_hours(25);
-/// What every session has, whatever the role's or the database's defaults are: limits, because a frozen client, one that the network
-/// lost, or a long wait must
-/// not hold locks that others need; and READ COMMITTED, because a look-up must see what the last holder of its lock committed.
-const SESSION: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '2s';
-    set default_transaction_isolation = 'read committed'; set timezone = 'UTC';
-    set tcp_keepalives_idle = 10; set tcp_keepalives_interval = 5; set tcp_keepalives_count = 3; set tcp_user_timeout = 15000";
 
 /// How to reach the database, and the keys to what is sealed in it.
 #[derive(Clone)]
 pub struct Config {
-    /// A `postgres://` URL.
+    /// A `postgres://` URL, of one host or several.
     pub url: String,
     /// Seals secrets at rest.
     pub main_secret: String,
@@ -68,6 +64,13 @@ pub struct Config {
     pub max_connections: u32,
     /// How idempotency keys are treated, unless a tenant wants it otherwise.
     pub policy: Policy,
+}
+
+impl Config {
+    /// Says why a database URL cannot be used, if it cannot; the words hold no part of it.
+    pub fn check_url(url: &str) -> std::result::Result<(), &'static str> {
+        Hosts::parse(url).map(drop)
+    }
 }
 
 impl fmt::Debug for Config {
@@ -83,8 +86,9 @@ pub struct Db {
 }
 
 pub(crate) struct Inner {
+    hosts: Arc<Hosts>,
     pub(crate) pool: Pool,
-    options: PgConnectOptions,
+    lists: Pool,
     pub(crate) clock: Clock,
     pub(crate) sealer: Sealer,
     pub(crate) tenants: Tenants,
@@ -118,22 +122,16 @@ impl fmt::Debug for Db {
 impl Db {
     /// Connects, checks server and main secret, and measures the server's clock. The schema must be current.
     pub async fn connect(config: &Config) -> Result<Self> {
-        let options = connect::options(config)?;
-        connect::in_time(&options, Self::connect_with(config, options.clone())).await
+        let hosts = connect::hosts(config)?;
+        connect::in_time(&hosts, Self::connect_with(config, Arc::clone(&hosts))).await
     }
 
-    async fn connect_with(config: &Config, options: PgConnectOptions) -> Result<Self> {
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(ACQUIRE_PATIENCE)
-            .test_before_acquire(false)
-            .before_acquire(|connection, _| Box::pin(async move { in_time(PING, connection.ping()).await.map(|()| true) }))
-            .after_connect(|connection, _| Box::pin(async move { sqlx::raw_sql(SESSION).execute(connection).await.map(drop) }))
-            .connect_with(options.clone())
-            .await?;
+    async fn connect_with(config: &Config, hosts: Arc<Hosts>) -> Result<Self> {
+        let metrics = Metrics::new();
         let inner = Inner {
-            pool: pool.into(),
-            options,
+            pool: Pool::new(&hosts, config.max_connections),
+            lists: Pool::new(&hosts, LISTS),
+            hosts,
             clock: Clock::new(),
             sealer: Sealer::new(&config.main_secret, config.previous_main_secret.as_deref()),
             tenants: Tenants::default(),
@@ -142,12 +140,12 @@ impl Db {
             due_elsewhere: Notify::new(),
             is_down: AtomicBool::new(false),
             is_strange: AtomicBool::new(false),
-            writing: Progress::default(),
+            writing: Progress::new(metrics.batches_overdue()),
             key_horizon: AtomicU64::new(MAX_TTL.as_secs()),
             policy: config.policy,
             replays: Replays::default(),
             flights: Arc::default(),
-            metrics: Metrics::new(),
+            metrics,
         };
         let db = Self { inner: Arc::new(inner) };
         db.check().await?;
@@ -201,24 +199,32 @@ impl Db {
         &self.inner.pool
     }
 
+    /// The connections of what reads many rows: lists and statistics.
+    pub(crate) fn lists(&self) -> &Pool {
+        &self.inner.lists
+    }
+
     pub(crate) fn new_id(&self) -> Uuid {
         self.inner.clock.new_id()
     }
 
-    /// A connection outside the pool that hears what is notified on a channel.
-    pub(crate) async fn listen(&self, channel: &str) -> std::result::Result<PgListener, sqlx::Error> {
+    /// A connection outside the pool that hears what is notified on a channel, and where it leads.
+    pub(crate) async fn listen(&self, channel: &str) -> std::result::Result<(PgListener, Origin), sqlx::Error> {
+        let (session, origin) = open(&self.inner.hosts, "posthaste-listener").await?;
         // A pool of its own, since a listener that is dropped waits for an answer before it lets go of its place.
-        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_PATIENCE).connect_lazy_with(self.inner.options.clone());
+        let options = origin.options().application_name("posthaste-listener");
+        let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(LISTEN_PATIENCE).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&pool).await?;
-        in_time(CONNECT_PATIENCE, listener.listen(channel)).await.map(|()| listener)
+        listener.eager_reconnect(false);
+        in_time(LISTEN_PATIENCE, listener.listen(channel)).await?;
+        in_time(PING, session.close()).await?;
+        Ok((listener, origin))
     }
 
     /// A connection outside the pool, for a task that keeps it.
     pub(crate) async fn connect_apart(&self, name: &str) -> std::result::Result<Connection, sqlx::Error> {
-        let options = self.inner.options.clone().application_name(name);
-        let mut connection = Connection::from(in_time(CONNECT_PATIENCE, options.connect()).await?);
-        sqlx::raw_sql(SESSION).execute(&mut connection).await?;
-        Ok(connection)
+        let (session, origin) = open(&self.inner.hosts, name).await?;
+        Ok(Connection::apart(session, origin))
     }
 
     /// Refuses servers on which our promises would not hold, and a main secret that cannot open what is sealed.
@@ -252,6 +258,8 @@ async fn keep_time(db: Weak<Inner>) {
     loop {
         tokio::time::sleep(CLOCK_INTERVAL).await;
         let Some(inner) = db.upgrade() else { return };
+        inner.pool.let_go();
+        inner.lists.let_go();
         let measured = async {
             inner.clock.measure(&mut inner.pool.acquire().await?).await?;
             inner.read_key_horizon().await

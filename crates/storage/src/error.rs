@@ -45,6 +45,9 @@ pub enum Error {
     /// effect may have happened: a repeat under the same idempotency key finds out.
     #[error("the database is unavailable")]
     Unavailable(#[source] Option<sqlx::Error>),
+    /// A list could not be read in time, or too many are being read; nothing else is the worse for it.
+    #[error("a list could not be read in time")]
+    ListTimedOut(#[source] sqlx::Error),
     /// A sealed value cannot be opened: the main secret is not the one that it was sealed with.
     #[error("a sealed value cannot be opened with this main secret")]
     Sealed,
@@ -95,6 +98,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What an error means to who reads a list: that it took too long, or that all of the lists' own connections are busy, says
+    /// nothing of the database. See PostgreSQL, Appendix A, on `query_canceled` and `lock_not_available`.
+    pub(crate) fn of_list(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+        if matches!(error, sqlx::Error::PoolTimedOut) || matches!(code.as_deref(), Some("57014" | "55P03")) {
+            return Self::ListTimedOut(error);
+        }
+        error.into()
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
@@ -104,7 +119,7 @@ impl From<sqlx::Error> for Error {
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unavailable(Some(error)),
-            sqlx::Error::Database(inner) if is_outage(inner.code().as_deref()) => Self::Unavailable(Some(error)),
+            sqlx::Error::Database(inner) if is_outage(inner.code().as_deref()) || takes_no_writes(&error) => Self::Unavailable(Some(error)),
             _ => Self::Database(error),
         }
     }
@@ -116,6 +131,11 @@ fn is_outage(code: Option<&str>) -> bool {
     code.is_some_and(|code| {
         matches!(code.get(..2), Some("08" | "53" | "57" | "58")) || matches!(code, "55P03" | "25P03" | "40001" | "40P01")
     })
+}
+
+/// Whether it is what a standby says to who writes: `read_only_sql_transaction`.
+pub(crate) fn takes_no_writes(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25006"))
 }
 
 /// Turns the violation of a named constraint into the error that it means.

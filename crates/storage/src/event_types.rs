@@ -159,8 +159,9 @@ pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &P
                 page.rows(),
                 include_archived,
             )
-            .fetch_all(db.pool())
-            .await?
+            .fetch_all(db.lists())
+            .await
+            .map_err(Error::of_list)?
         };
     }
     let rows = if page.scans_up() { scan!("asc") } else { scan!("desc") };

@@ -6,7 +6,8 @@
 //! `switched_off` who gets nothing more · [`workers`] who claims · [`idempotency`] every other write, at most once ·
 //! [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
 //! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
-//! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `connect` the first contact · `schema` what is
+//! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `hosts` where the database is · `connect` the first
+//! contact · `connection` on which nothing is waited for in vain · `pool` those that requests share · `schema` what is
 //! migrated · [`partitions`] time-sliced tables · `trim` what
 //! refers to messages that are gone · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
 //! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time · [`ahead`] what was written before it was set back ·
@@ -28,6 +29,7 @@ mod error;
 pub mod event_types;
 pub mod hand_off;
 pub mod health;
+mod hosts;
 pub mod idempotency;
 pub mod main_secret;
 pub mod messages;
@@ -35,6 +37,7 @@ pub mod metrics;
 pub mod page;
 pub mod partitions;
 pub mod policies;
+mod pool;
 mod put_off;
 pub mod queue;
 pub mod reseal;

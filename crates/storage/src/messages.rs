@@ -75,8 +75,9 @@ pub async fn list(
                 filter.channel,
                 filter.event_types as _,
             )
-            .fetch_all(db.pool())
-            .await?
+            .fetch_all(db.lists())
+            .await
+            .map_err(Error::of_list)?
         };
     }
     let rows = if page.scans_up() { scan!("asc") } else { scan!("desc") };
@@ -108,8 +109,9 @@ async fn list_by_key(
         filter.event_types as _,
         page.rows(),
     )
-    .fetch_all(db.pool())
-    .await?;
+    .fetch_all(db.lists())
+    .await
+    .map_err(Error::of_list)?;
     Ok(page.page(rows.into_iter().map(Message::from).collect()))
 }
 

@@ -103,7 +103,7 @@ impl Claimer {
             Some(session) => session,
             None => Session::connect(&self.db, "posthaste-claimer").await?,
         };
-        let connection = session.ready().await?;
+        let connection = session.rested().await?;
         let progress = match look {
             Look::Everywhere => self.promote_and_claim(connection).await,
             Look::Throttled => self.claim(connection, look).await,

@@ -18,6 +18,8 @@ use crate::{Config, Db, Error, Result, connect, main_secret::SEAL_CHECK, partiti
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
 /// Where they are noted.
 const APPLIED: &str = "_sqlx_migrations";
+/// What a session that migrates calls itself.
+const NAME: &str = "posthaste-migrate";
 /// A migration waits only briefly for each lock, since whoever comes after it waits behind it; then it tries again.
 const SETTINGS: &str =
     "set lock_timeout = '2s'; set statement_timeout = 0; set idle_in_transaction_session_timeout = 0; set timezone = 'UTC'";
@@ -72,20 +74,20 @@ impl Db {
     /// Compares the schema with the one that this program was built for.
     pub async fn schema_state(config: &Config) -> Result<SchemaState> {
         connect::refuse_shared_sessions(config).await?;
-        let options = connect::options(config)?;
-        let comparing = async { compare(&mut connect::open(&options).await?).await };
-        connect::in_time(&options, comparing).await
+        let hosts = connect::hosts(config)?;
+        let comparing = async { compare(&mut connect::open(&hosts, "posthaste").await?.0).await };
+        connect::in_time(&hosts, comparing).await
     }
 
     /// Brings the schema up to date, makes the partitions of the next weeks, and binds the database to the main secret. Does
     /// nothing at all to a schema that is newer than this program.
     pub async fn migrate(config: &Config) -> Result<Migrated> {
         connect::refuse_shared_sessions(config).await?;
-        let options = connect::options(config)?.application_name("posthaste-migrate");
-        let mut connection = connect::open(&options).await?;
+        let hosts = connect::hosts(config)?;
+        let (mut connection, _) = connect::open(&hosts, NAME).await?;
         sqlx::raw_sql(SETTINGS).execute(&mut connection).await?;
         let pid = sqlx::query_scalar!(r#"select pg_backend_pid() as "pid!""#).fetch_one(&mut connection).await?;
-        let _watcher = Watcher(tokio::spawn(tell_what_it_waits_for(connect::open(&options).await?, pid)));
+        let _watcher = Watcher(tokio::spawn(tell_what_it_waits_for(connect::open(&hosts, NAME).await?.0, pid)));
         patiently(&mut connection, async |connection| connection.lock().await).await?;
         if let SchemaState::Ahead(ahead) = compare(&mut connection).await? {
             return Ok(Migrated::Newer(ahead));

@@ -15,6 +15,7 @@ use crate::{
     Db,
     connection::{PING, in_time},
     db::Inner,
+    hosts::Origin,
 };
 
 const CHANNEL: &str = "posthaste_due";
@@ -29,7 +30,7 @@ const QUIET: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Wakeups {
     db: Db,
-    listener: Option<PgListener>,
+    listener: Option<(PgListener, Origin)>,
     /// When it was last known to be connected.
     heard: Instant,
 }
@@ -51,7 +52,7 @@ impl Wakeups {
 
     async fn wait_for_others(&mut self) {
         loop {
-            if let Some(listener) = &mut self.listener {
+            if let Some((listener, _)) = &mut self.listener {
                 match timeout(QUIET.saturating_sub(self.heard.elapsed()), listener.try_recv()).await {
                     Ok(Ok(Some(_))) => {
                         self.heard = Instant::now();
@@ -60,9 +61,9 @@ impl Wakeups {
                     Ok(_) => {}
                     Err(_) => {
                         // Not ours while it is asked: a caller that stops waiting leaves half an answer on it.
-                        let Some(mut listener) = self.listener.take() else { continue };
-                        if Box::pin(in_time(PING, listener.execute("select 1"))).await.is_ok() {
-                            (self.listener, self.heard) = (Some(listener), Instant::now());
+                        let Some((mut listener, origin)) = self.listener.take() else { continue };
+                        if origin.is_current() && Box::pin(in_time(PING, listener.execute("select 1"))).await.is_ok() {
+                            (self.listener, self.heard) = (Some((listener, origin)), Instant::now());
                             continue;
                         }
                     }

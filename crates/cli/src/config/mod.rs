@@ -35,8 +35,9 @@ const DEFAULT_RETENTION: Duration = Duration::from_hours(90 * 24);
 const AN_ADDRESS: &str = "an address and a port, such as 127.0.0.1:8071 or 0.0.0.0:8071";
 const DEFAULT_MAX_PAYLOAD: usize = 1 << 20;
 const DEFAULT_MAX_BODY_MEMORY: usize = 256 << 20;
-/// Pooled connections per process, besides the few that the committer, the claimer and the listener keep.
-const MAX_CONNECTIONS: u32 = 16;
+const A_DATABASE_URL: &str = "a Postgres URL such as postgres://user:password@host:5432/posthaste, or with several hosts postgres://user:password@a:5432,b:5432/posthaste?target_session_attrs=read-write";
+/// Pooled connections per process, besides the few that have a purpose of their own.
+const DEFAULT_CONNECTIONS: u32 = 16;
 /// The fewest characters of a JWT secret and of a main secret.
 const MIN_JWT_SECRET: usize = 16;
 const MIN_MAIN_SECRET: usize = 32;
@@ -45,9 +46,14 @@ const HOW_TO_MAKE_A_SECRET: &str = "`openssl rand -base64 32` makes one";
 /// What was set, as text; empty counts as unset. Its checked form is [`Config`]. The doc comments are what `--help` says.
 #[derive(Args, Default)]
 pub(crate) struct Settings {
-    /// Postgres 15 or later, as postgres://user:password@host:5432/database; `dev` runs a private one if this is unset
+    /// Postgres 15 or later, as postgres://user:password@host:5432/database; of several hosts (a:5432,b:5432) the one that takes
+    /// writes is used; `dev` runs a private one if this is unset
     #[arg(long, env = "POSTHASTE_DATABASE_URL", value_name = "URL")]
     pub(crate) database_url: Option<String>,
+    /// The most connections to the database that requests share, 2 to 1000; a process has up to eight more: four for lists, and
+    /// one each for writing, claiming, listening, and results that wait for a lock [default: 16]
+    #[arg(long, env = "POSTHASTE_DATABASE_CONNECTIONS", value_name = "NUMBER")]
+    pub(crate) database_connections: Option<String>,
     /// Where `dev` keeps its private Postgres and its generated secrets [default: ./posthaste-data]
     #[arg(long, env = "POSTHASTE_DATA_DIR", value_name = "FOLDER")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -204,21 +210,20 @@ impl Settings {
     /// The database and its keys, for commands that need nothing else.
     pub(crate) fn database(&self) -> Result<storage::Config> {
         self.require(Roles::Worker)?;
-        let url = Variable::new("POSTHASTE_DATABASE_URL", self.database_url.as_deref());
-        let url = url.secret("a Postgres URL such as postgres://user:password@host:5432/posthaste", |text| {
-            let url = url::Url::parse(text).ok()?;
-            matches!(url.scheme(), "postgres" | "postgresql").then(|| text.to_owned())
-        })?;
+        let url = self.database_url.clone().unwrap_or_default();
+        if let Err(why) = storage::Config::check_url(&url) {
+            bail!("POSTHASTE_DATABASE_URL cannot be used as it is ({why}): set it to {A_DATABASE_URL}");
+        }
         let long_enough = |name, value| {
             Variable::new(name, value).secret("a text of 32 characters or more (`openssl rand -base64 32` makes one)", |text| {
                 (text.chars().count() >= MIN_MAIN_SECRET).then(|| text.to_owned())
             })
         };
         Ok(storage::Config {
-            url: url.unwrap_or_default(),
+            url,
             main_secret: long_enough("POSTHASTE_MAIN_SECRET", self.main_secret.as_deref())?.unwrap_or_default(),
             previous_main_secret: long_enough("POSTHASTE_MAIN_SECRET_PREVIOUS", self.main_secret_previous.as_deref())?,
-            max_connections: MAX_CONNECTIONS,
+            max_connections: self.database_connections()?,
             policy: self.policy()?,
         })
     }
@@ -303,6 +308,13 @@ impl Settings {
             );
         }
         Ok(max_body_memory.unwrap_or_else(|| DEFAULT_MAX_BODY_MEMORY.max(2 * least)))
+    }
+
+    fn database_connections(&self) -> Result<u32> {
+        let connections = Variable::new("POSTHASTE_DATABASE_CONNECTIONS", self.database_connections.as_deref());
+        let connections =
+            connections.parse("a number from 2 to 1000", |text| text.parse().ok().filter(|number| (2..=1_000).contains(number)))?;
+        Ok(connections.unwrap_or(DEFAULT_CONNECTIONS))
     }
 
     fn max_client_connections(&self) -> Result<Option<usize>> {

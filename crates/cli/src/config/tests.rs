@@ -27,6 +27,7 @@ fn refusal(change: impl FnOnce(&mut Settings)) -> String {
 fn the_defaults_are_those_of_the_table() {
     let config = complete().config(Roles::Both).expect("a configuration");
     assert_eq!(config.listen.to_string(), "127.0.0.1:8071");
+    assert_eq!(config.database.max_connections, 16);
     assert_eq!(complete().config(Roles::Worker).expect("a configuration").listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.jwt_secrets, ["0123456789abcdef", "second secret of tokens"]);
     assert_eq!((config.max_payload, config.database.policy, config.public_url), (1024 * 1024, Policy::default(), None));
@@ -44,6 +45,8 @@ fn the_defaults_are_those_of_the_table() {
 fn every_setting_is_read() {
     let text = |text: &str| Some(text.to_owned());
     let settings = Settings {
+        database_url: text("postgres://user@a:5432,b:5433/posthaste?target_session_attrs=primary"),
+        database_connections: text("40"),
         listen: text("0.0.0.0:80"),
         metrics_listen: text("0.0.0.0:81"),
         max_client_connections: text("500"),
@@ -69,6 +72,7 @@ fn every_setting_is_read() {
     assert_eq!(config.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.metrics_listen.map(|address| address.to_string()).as_deref(), Some("0.0.0.0:81"));
     assert_eq!(config.max_client_connections, Some(500));
+    assert_eq!((config.database.url, config.database.max_connections), (settings.database_url.clone().expect("a URL"), 40));
     assert_eq!(config.database.previous_main_secret, Some("y".repeat(32)));
     assert_eq!(config.worker.egress_allow.iter().map(IpNet::to_string).collect::<Vec<_>>(), ["10.0.0.0/8", "::1/128"]);
     let proxy = format!("{:?}", config.worker.egress_proxy.as_ref().expect("a proxy"));
@@ -88,8 +92,14 @@ fn every_setting_is_read() {
 #[test]
 fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
     type Change = fn(&mut Settings);
-    let cases: [(&str, Change); 22] = [
+    let cases: [(&str, Change); 26] = [
         ("POSTHASTE_DATABASE_URL", |s| s.database_url = Some("mysql://user:hunter2@localhost/x".into())),
+        ("POSTHASTE_DATABASE_URL", |s| s.database_url = Some("postgres://user:hunter2@a:5432,b:x/y".into())),
+        ("POSTHASTE_DATABASE_URL", |s| {
+            s.database_url = Some("postgres://user:hunter2@a,b/x?target_session_attrs=standby".into());
+        }),
+        ("POSTHASTE_DATABASE_CONNECTIONS", |s| s.database_connections = Some("1".into())),
+        ("POSTHASTE_DATABASE_CONNECTIONS", |s| s.database_connections = Some("many".into())),
         ("POSTHASTE_LISTEN", |s| s.listen = Some("localhost".into())),
         ("POSTHASTE_JWT_SECRET", |s| s.jwt_secret = Some("0123456789abcdef,hunter2".into())),
         ("POSTHASTE_MAIN_SECRET", |s| s.main_secret = Some("hunter2".into())),
@@ -119,6 +129,8 @@ fn a_bad_value_is_named_with_its_remedy_and_never_shown_if_it_is_a_secret() {
     }
     assert!(refusal(|s| s.max_body_memory = Some("1MiB".into())).contains("POSTHASTE_MAX_PAYLOAD"));
     assert!(refusal(|s| s.retention = Some("2d".into())).contains("POSTHASTE_RETRY_SCHEDULE"));
+    let attributes = refusal(|s| s.database_url = Some("postgres://a,b/x?target_session_attrs=standby".into()));
+    assert!(attributes.contains("target_session_attrs"), "{attributes}");
 }
 
 #[test]
@@ -149,7 +161,7 @@ fn a_configuration_does_not_show_its_secrets() {
 #[test]
 fn a_variable_that_nobody_reads_is_reported_with_its_neighbour() {
     let known: Vec<_> = names(&crate::Cli::command()).map(|(_, variable)| variable).collect();
-    assert_eq!(known.len(), 25, "the table of settings: {known:?}");
+    assert_eq!(known.len(), 26, "the table of settings: {known:?}");
     let set = ["POSTHASTE_LISTN", "POSTHASTE_LISTEN", "PATH"].map(str::to_owned).into_iter();
     let reports = unknown(&known, set);
     assert_eq!(reports, ["POSTHASTE_LISTN is not a setting and has no effect: did you mean POSTHASTE_LISTEN?"]);

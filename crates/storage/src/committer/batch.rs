@@ -105,8 +105,13 @@ impl Batch {
     /// Lets go of the messages whose publishers have been told to come back, if the database has nothing of them for certain.
     pub(super) fn forget_withdrawn(&mut self) {
         if !self.is_rerun {
-            self.new.retain(|(pending, _)| !pending.is_withdrawn());
+            self.give_up_withdrawn();
         }
+    }
+
+    /// Lets go of them, whatever the database has.
+    pub(super) fn give_up_withdrawn(&mut self) {
+        self.new.retain(|(pending, _)| !pending.is_withdrawn());
     }
 
     /// Parts the batch for another try after a poisonous item: results from messages first, then in halves.
@@ -120,6 +125,12 @@ impl Batch {
         };
         let rest = Self { new: rest.0, finished: rest.1, ..self };
         (Self { new: self.new, finished: self.finished, ..rest.like() }, rest)
+    }
+
+    /// Takes the results out of it, each as a batch of its own.
+    pub(super) fn take_results(&mut self) -> Vec<Self> {
+        let results = std::mem::take(&mut self.finished);
+        results.into_iter().map(|finish| Self { finished: vec![finish], ..self.like() }).collect()
     }
 
     /// An empty batch under the same lease.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::types::Uuid;
+use sqlx::{AssertSqlSafe, types::Uuid};
 
 use crate::{Db, connection::Connection, session::Session};
 
@@ -10,6 +10,13 @@ use crate::{Db, connection::Connection, session::Session};
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// The advisory name-space of sessions, beside those of keys ([`crate::idempotency::lock_id`]).
 const SESSION_LOCK: u8 = 4;
+
+/// A write of no consequence. The session that was ended may have been waiting for a synchronous standby: its commit is then seen here
+/// though the standby does not have it. This waits for the standby to have it, and all that came before.
+const BARRIER: &str = "update installation set key_horizon = key_horizon";
+/// No statement of the hot path waits for a lock that anybody keeps for a reason of ours; for one that is kept for another reason it waits
+/// no longer than others can wait behind it.
+pub(super) const LOCK_PATIENCE: &str = "set lock_timeout = '200ms'";
 
 /// A connection that never runs anything but the hot path.
 #[derive(Debug)]
@@ -30,6 +37,8 @@ pub(super) enum Trouble {
     TooSlow,
     /// Something in the batch cannot be stored; nothing was written.
     BadData,
+    /// Somebody else locks a row that it needs; nothing was written.
+    Locked,
     /// The server has no room for all the locks of the batch; nothing was written, and a part of it may fit.
     TooLarge,
     /// Not now; nothing was written.
@@ -46,9 +55,11 @@ impl Trouble {
             // A row without a partition breaks no constraint that has a name.
             "23514" if database.constraint().is_none() => Self::MissingPartition,
             "57014" => Self::TooSlow,
+            "55P03" => Self::Locked,
             // The only memory that a statement of ours can run out of is that of the lock table.
             "53200" => Self::TooLarge,
-            "57P01" | "57P02" | "57P03" | "57P05" => Self::Lost,
+            // The server is going away, or takes no writes any more.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25006" => Self::Lost,
             code => match code.get(..2) {
                 Some("08") => Self::Lost,
                 Some("22" | "23" | "54") => Self::BadData,
@@ -74,23 +85,32 @@ impl Link {
         }
     }
 
-    /// Connects, or says why not.
+    /// Connects, or says why not. The next one after a broken one is known by the same lock, and so is each try.
     pub(super) async fn try_connect(db: &Db, broken: Option<Uuid>) -> Result<Self, sqlx::Error> {
-        let lock = Uuid::from_u128(rand::random());
-        let mut session = Session::connect(db, &name(lock)).await?;
+        let lock = broken.unwrap_or_else(|| Uuid::from_u128(rand::random()));
+        let mut session = Session::connect(db, "posthaste-committer").await?;
         let connection = session.ready().await?;
-        if let Some(broken) = broken {
+        if broken.is_some() {
             sqlx::query!(
                 "select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1 and datname = current_database()",
-                name(broken)
+                name(lock)
             )
             .fetch_all(&mut *connection)
             .await?;
-            sqlx::query!("select pg_advisory_lock($1)", session_lock(broken)).execute(&mut *connection).await?;
-            sqlx::query!("select pg_advisory_unlock($1)", session_lock(broken)).fetch_one(&mut *connection).await?;
         }
+        // From here on it is the next one's to end.
+        sqlx::raw_sql(AssertSqlSafe(format!("set application_name = '{}'", name(lock)))).execute(&mut *connection).await?;
         sqlx::query!("select pg_advisory_lock($1)", session_lock(lock)).execute(&mut *connection).await?;
+        if broken.is_some() {
+            sqlx::raw_sql(BARRIER).execute(&mut *connection).await?;
+        }
+        sqlx::raw_sql(LOCK_PATIENCE).execute(&mut *connection).await?;
         Ok(Self { session, lock })
+    }
+
+    /// Whether it is there: asked when nothing else is, so that nobody has to find out by waiting in vain.
+    pub(super) async fn is_there(&mut self) -> bool {
+        self.session.ping().await.is_ok()
     }
 
     pub(super) async fn connection(&mut self) -> Result<&mut Connection, sqlx::Error> {

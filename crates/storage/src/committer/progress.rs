@@ -1,31 +1,58 @@
-//! Since when a batch has been waiting to be written: a server that does not get on with it is not ready.
+//! Since when a batch has been waiting to be written: a server that does not get on with it is not ready, and each that took too long
+//! is counted, so that somebody who looks later knows of it.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use prometheus_client::metrics::counter::Counter;
 
 /// How long a batch may take: as long as its publishers wait for it.
 const OVERDUE: Duration = super::PATIENCE;
 
 /// The batch at hand.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Progress {
-    since: Mutex<Option<Instant>>,
+    at_hand: Mutex<Option<AtHand>>,
+    overdue: Counter,
+}
+
+#[derive(Debug)]
+struct AtHand {
+    since: Instant,
+    is_counted: bool,
 }
 
 impl Progress {
+    /// Nothing is at hand; `overdue` will count what takes too long.
+    pub(crate) fn new(overdue: Counter) -> Self {
+        Self { at_hand: Mutex::default(), overdue }
+    }
+
     /// A batch, or a part of it, is to be written, or tried again.
     pub(super) fn begin(&self) {
-        self.since.lock().get_or_insert_with(Instant::now);
+        self.at_hand.lock().get_or_insert_with(|| AtHand { since: Instant::now(), is_counted: false });
     }
 
     /// It was written, or given up.
     pub(super) fn end(&self) {
-        *self.since.lock() = None;
+        self.age();
+        *self.at_hand.lock() = None;
     }
 
     /// Whether it takes too long.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.since.lock().is_some_and(|since| since.elapsed() > OVERDUE)
+        self.age().is_some_and(|age| age > OVERDUE)
+    }
+
+    /// How long the batch at hand has been waiting, if there is one.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let mut at_hand = self.at_hand.lock();
+        let at_hand = at_hand.as_mut()?;
+        let age = at_hand.since.elapsed();
+        if age > OVERDUE && !at_hand.is_counted {
+            at_hand.is_counted = true;
+            self.overdue.inc();
+        }
+        Some(age)
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Options, Published, Shared,
+    aside::Aside,
     batch::{Batch, Decided, Owed, Verdict},
     line::{CAP, Line},
     link::{Link, Trouble},
@@ -32,8 +33,10 @@ const NAME_PATIENCE: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_millis(5);
 /// How long the writer rests when the server says "not now".
 const NOT_NOW: Duration = Duration::from_millis(200);
+/// How long the writer is idle before it looks whether its connection is still there.
+const IDLE: Duration = Duration::from_secs(2);
 /// For how long a stopping writer tries to write the last results while the database is away.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The one writer of this process.
 pub(super) struct Writer {
@@ -44,6 +47,7 @@ pub(super) struct Writer {
     finished: mpsc::UnboundedReceiver<Finish>,
     stopped: watch::Receiver<bool>,
     link: Option<Link>,
+    aside: Aside,
     /// Taken from `waiting`, to be written by turns.
     line: Line,
 }
@@ -57,7 +61,8 @@ impl Writer {
         finished: mpsc::UnboundedReceiver<Finish>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        Self { db: db.clone(), options, shared, waiting, finished, stopped, link: None, line: Line::default() }
+        let aside = Aside::start(db, stopped.clone());
+        Self { db: db.clone(), options, shared, waiting, finished, stopped, link: None, aside, line: Line::default() }
     }
 
     pub(super) async fn run(mut self) {
@@ -65,6 +70,7 @@ impl Writer {
         while let Some(batch) = self.next_batch().await {
             self.write(batch).await;
         }
+        self.aside.stop().await;
         if let Some(link) = self.link.take() {
             link.close().await;
         }
@@ -81,6 +87,7 @@ impl Writer {
                 Some(pending) = self.waiting.recv() => self.line.push(pending),
                 _ = self.finished.recv_many(&mut finished, CAP) => {}
                 _ = self.stopped.changed() => {}
+                () = tokio::time::sleep(IDLE) => self.look_at_link().await,
             }
         }
         while let Ok(pending) = self.waiting.try_recv() {
@@ -122,8 +129,10 @@ impl Writer {
     async fn repair(&mut self, trouble: Trouble, mut batch: Batch, parts: &mut Vec<Batch>) {
         match trouble {
             Trouble::Lost => {
+                // A server that takes connections and nothing else is not asked without a rest.
+                let rest = if batch.is_rerun { NOT_NOW } else { Duration::ZERO };
                 batch.is_rerun = true;
-                parts.extend(self.reconnect(batch).await);
+                parts.extend(self.reconnect(batch, rest).await);
             }
             Trouble::MissingPartition if !batch.has_partitions => {
                 batch.has_partitions = self.make_partitions(&batch).await;
@@ -133,7 +142,19 @@ impl Writer {
                 let (first, second) = batch.split();
                 parts.extend([second, first]);
             }
-            Trouble::BadData | Trouble::MissingPartition => parts.extend(antidote(batch)),
+            Trouble::BadData | Trouble::MissingPartition => {
+                if antidote(&mut batch) {
+                    parts.push(batch);
+                }
+            }
+            // A new message needs rows that nobody has yet: it waits for as long as its publisher does.
+            Trouble::Locked => {
+                if !batch.finished.is_empty() {
+                    self.aside.take(&mut batch);
+                }
+                batch.give_up_withdrawn();
+                parts.push(batch);
+            }
             Trouble::NotNow | Trouble::TooLarge | Trouble::TooSlow => {
                 // The other parts would meet the same, unless this one was merely too much.
                 let others = parts.iter_mut().filter(|_| trouble != Trouble::TooSlow).flat_map(|part| part.new.drain(..));
@@ -143,6 +164,19 @@ impl Writer {
                 tokio::time::sleep(NOT_NOW).await;
                 parts.push(batch);
             }
+        }
+    }
+
+    /// While nothing is to be written: whoever comes next should not be the one to find out that the connection is lost.
+    async fn look_at_link(&mut self) {
+        let is_there = match &mut self.link {
+            Some(link) => link.is_there().await,
+            None => false,
+        };
+        if !is_there {
+            tracing::warn!("the committer has no connection to the database");
+            let nothing = Batch::new(Vec::new(), Vec::new(), None, self.options.lease);
+            self.reconnect(nothing, Duration::ZERO).await;
         }
     }
 
@@ -161,11 +195,14 @@ impl Writer {
 
     /// Waits for the database to come back. Meanwhile new messages are refused: nothing of them is stored. The batch at hand
     /// is kept, since it may have been committed; only when the process is to stop is it given up.
-    async fn reconnect(&mut self, batch: Batch) -> Option<Batch> {
+    async fn reconnect(&mut self, batch: Batch, rest: Duration) -> Option<Batch> {
         self.db.inner.is_down.store(true, Ordering::Relaxed);
         let broken = self.link.take();
         let (db, mut stopped) = (self.db.clone(), self.stopped.clone());
-        let connecting = Link::connect(&db, broken);
+        let connecting = async {
+            tokio::time::sleep(rest).await;
+            Link::connect(&db, broken).await
+        };
         let giving_up = async {
             let is_stopped = stopped.wait_for(|is_stopped| *is_stopped).await.is_ok();
             tokio::time::sleep(LAST_PATIENCE).await;
@@ -212,7 +249,7 @@ impl Writer {
 
     /// Tells every publisher what became of its message, and hands over what is to be sent now.
     fn settle(&mut self, batch: Batch, decided: &[Decided], late: &[usize]) {
-        self.count_results(&batch, late);
+        count_results(&self.db, &batch, late);
         let is_release = batch.finished.iter().any(|finish| finish.report.is_none());
         let (lease, lease_ends) = (batch.lease, batch.lease_ends);
         let mut is_due = is_release;
@@ -250,20 +287,6 @@ impl Writer {
         }
         if is_due {
             self.db.wake();
-        }
-    }
-
-    /// Counts the results that are recorded, and those that came after their leases. What a rerun finds gone was recorded
-    /// by the run whose end was lost.
-    fn count_results(&self, batch: &Batch, late: &[usize]) {
-        let late = if batch.is_rerun { &[] } else { late };
-        if !late.is_empty() {
-            tracing::info!(late = late.len(), "results came after their lease and were dropped");
-            self.db.metrics().dropped_late(late.len());
-        }
-        let recorded = batch.finished.iter().enumerate().filter(|(place, _)| !late.contains(place));
-        for report in recorded.filter_map(|(_, finish)| finish.report.as_ref()) {
-            self.db.metrics().recorded(report);
         }
     }
 
@@ -351,21 +374,36 @@ fn job(pending: &Pending, endpoint_id: EndpointId, slot: Slot, lease: Uuid, leas
     }
 }
 
+/// Counts the results that are recorded, and those that came after their leases. What a rerun finds gone was recorded
+/// by the run whose end was lost.
+pub(super) fn count_results(db: &Db, batch: &Batch, late: &[usize]) {
+    let late = if batch.is_rerun { &[] } else { late };
+    if !late.is_empty() {
+        tracing::info!(late = late.len(), "results came after their lease and were dropped");
+        db.metrics().dropped_late(late.len());
+    }
+    let recorded = batch.finished.iter().enumerate().filter(|(place, _)| !late.contains(place));
+    for report in recorded.filter_map(|(_, finish)| finish.report.as_ref()) {
+        db.metrics().recorded(report);
+    }
+}
+
 /// What is left to do with a single item that cannot be stored: a message is refused; a result is recorded without what
-/// the receiver sent, and if even that cannot be stored, its lease runs out and shows it as unknown.
-fn antidote(mut batch: Batch) -> Option<Batch> {
+/// the receiver sent, and if even that cannot be stored, its lease runs out and shows it as unknown. Returns whether anything is left
+/// to be written.
+pub(super) fn antidote(batch: &mut Batch) -> bool {
     for (pending, _) in batch.new.drain(..) {
         tracing::error!(message_id = %pending.id, "a message cannot be stored");
         pending.settle(Err(Error::Database(sqlx::Error::WorkerCrashed)));
     }
-    let finish = batch.finished.first_mut()?;
+    let Some(finish) = batch.finished.first_mut() else { return false };
     let job = &finish.job;
-    let report = finish.report.as_mut()?;
+    let Some(report) = finish.report.as_mut() else { return false };
     if report.url.is_empty() {
         tracing::error!(message_id = %job.message_id, endpoint_id = %job.endpoint_id, "a result cannot be stored");
-        return None;
+        return false;
     }
     report.url.clear();
     report.response = Bytes::from_static(b"the response could not be stored");
-    Some(batch)
+    true
 }

@@ -8,7 +8,7 @@ use domain::{
 use sqlx::types::Uuid;
 
 use super::{Address, get};
-use crate::{Db, Result, connection::Connection};
+use crate::{Db, Error, Result, connection::Connection};
 
 /// Bounds the statements of one look, and keeps them to their indexes.
 const SETTINGS: &str =
@@ -65,7 +65,7 @@ pub struct Owed {
 pub async fn health(db: &Db, address: &Address) -> Result<EndpointHealth> {
     let endpoint = get(db, address).await?;
     let id = Uuid::from(endpoint.id);
-    let mut tx = db.pool().begin().await?;
+    let mut tx = db.lists().begin().await.map_err(Error::of_list)?;
     sqlx::raw_sql(SETTINGS).execute(&mut *tx).await?;
     let known = sqlx::query!("select state, failures, failing_since, changed_at, probe_at from endpoint_health where endpoint_id = $1", id)
         .fetch_optional(&mut *tx)

@@ -7,7 +7,7 @@ use domain::{
 };
 
 use super::{replays, saved};
-use crate::{Db, Result};
+use crate::{Db, Error, Result};
 
 /// The most records that a key's look-up shows: a key has one for each operation that it was used in.
 const MOST: i64 = 250;
@@ -42,8 +42,9 @@ pub async fn find(db: &Db, tenant_id: TenantId, key: &Key) -> Result<Vec<Record>
         db.key_horizon().as_secs_f64(),
         MOST,
     )
-    .fetch_all(db.pool())
-    .await?;
+    .fetch_all(db.lists())
+    .await
+    .map_err(Error::of_list)?;
     let records = rows.into_iter().map(|row| Record {
         status: u16::try_from(row.status).unwrap_or(0),
         operation: match &row.answer {

@@ -81,6 +81,8 @@ pub struct Metrics {
     batch_messages: Distribution,
     batch_results: Distribution,
     commit_duration: Distribution,
+    batches_overdue: Counter,
+    batch_age: Reading,
     api_requests: CounterOf<StatusClass>,
     sends_in_flight: Gauge,
     jobs_handed_over: Reading,
@@ -116,6 +118,8 @@ impl Metrics {
             batch_messages: Distribution::new(BATCH_BOUNDS, 1.0),
             batch_results: Distribution::new(BATCH_BOUNDS, 1.0),
             commit_duration: microseconds(COMMIT_BOUNDS),
+            batches_overdue: Counter::default(),
+            batch_age: Reading::default(),
             api_requests: CounterOf::default(),
             sends_in_flight: Gauge::default(),
             jobs_handed_over: Reading::default(),
@@ -165,6 +169,10 @@ impl Metrics {
         to.register("batch_results", "Finished sends per batch of the committer that held any", self.batch_results.clone());
         let commit = "How long the statement of a batch took, its commit included";
         to.register_with_unit("commit_duration", commit, Unit::Seconds, self.commit_duration.clone());
+        let overdue = "Batches that were not written within five seconds, as long as publishers wait";
+        to.register("batches_overdue", overdue, self.batches_overdue.clone());
+        let age = "How long the batch at hand has been waiting to be written; 0 if there is none";
+        to.register_with_unit("batch_age", age, Unit::Seconds, self.batch_age.clone());
         to.register("api_requests", "Requests answered, by class of the status code; scrapes included", self.api_requests.clone());
         to.register("sends_in_flight", "Requests to receivers that are under way", self.sends_in_flight.clone());
         let handed = "Deliveries in memory, fresh from their message's commit: being sent, or waiting for their endpoint's turn";
@@ -226,6 +234,11 @@ impl Metrics {
     pub(crate) fn expired_partitions(&self, count: usize) {
         #[expect(clippy::cast_precision_loss, reason = "dozens at most")]
         self.partitions_expired.set(Some(count as f64));
+    }
+
+    /// Counts the batches that take too long.
+    pub(crate) fn batches_overdue(&self) -> Counter {
+        self.batches_overdue.clone()
     }
 
     /// A batch was committed.
@@ -309,6 +322,7 @@ pub async fn scrape(db: &Db) -> String {
     metrics.jobs_handed_over.set(jobs.map(|jobs| shown(jobs.handed)));
     metrics.endpoints_unreadable.set(gates.map(|gates| shown(gates.unreadable().len())));
     metrics.endpoints_put_off.set(gates.map(|gates| shown(gates.put_off.all().len())));
+    metrics.batch_age.set(Some(db.inner.writing.age().unwrap_or_default().as_secs_f64()));
     metrics.jobs_claimed.set(jobs.map(|jobs| shown(jobs.claimed)));
     let mut text = String::with_capacity(16 * 1024);
     text::encode(&mut text, &metrics.registry).expect("a String takes everything");
