@@ -1,4 +1,10 @@
--- The rows of Posthaste. Ids are UUIDv7, made with this server's time.
+-- The rows of Posthaste. Ids are UUIDv7, made with this server's time. What is sealed is encrypted with the main secret.
+--
+-- Every table that holds a tenant's rows has tenant_id, so that tenants can be told apart, counted and moved. It is no part of the
+-- primary keys: first in them it would take away the one plan that each look-up has, last in them it would only be written
+-- again and again. Columns of fixed width come first, the widest before the others, so that rows are not padded.
+
+-- ── Ids ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 -- The smallest uuid whose UUIDv7 timestamp is `at`.
 create function uuid_floor(at timestamptz) returns uuid language sql immutable strict parallel safe as $$
@@ -11,13 +17,113 @@ create function uuid_v7() returns uuid language sql volatile parallel safe as $$
     placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid
 $$;
 
+-- Ids as the API and the log spell them (`msg_…`, `ep_…`), for people who query: a public id as the uuid that the tables hold, and back.
+-- The public form is a prefix and 27 base62 digits of 160 bits: the seconds since 1400000000, then the uuid (crates/domain/src/id.rs).
+
+-- The public form of a row's id: `posthaste_id('msg', id)`.
+create function posthaste_id(prefix text, id uuid) returns text language plpgsql immutable strict parallel safe as $$
+declare
+  alphabet constant text := '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+  hex constant text := replace(id::text, '-', '');
+  seconds constant bigint := ('x' || lpad(left(hex, 12), 16, '0'))::bit(64)::bigint / 1000 - 1400000000;
+  number numeric := least(greatest(seconds, 0), 4294967295);
+  digits text := '';
+begin
+  for word in 0..3 loop
+    number := number * 4294967296 + ('x' || lpad(substr(hex, word * 8 + 1, 8), 16, '0'))::bit(64)::bigint;
+  end loop;
+  for place in 1..27 loop
+    digits := substr(alphabet, mod(number, 62)::integer + 1, 1) || digits;
+    number := div(number, 62);
+  end loop;
+  return prefix || '_' || digits;
+end
+$$;
+
+-- The id of a row by its public form; null for what is none. A constant to the planner, so it finds the row by its index.
+create function posthaste_id(public_id text) returns uuid language plpgsql immutable strict parallel safe as $$
+declare
+  alphabet constant text := '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+  parts constant text[] := regexp_match(public_id, '^(app|atmpt|ep|evtype|msg|org)_([0-9A-Za-z]{27})$');
+  number numeric := 0;
+  hex text := '';
+  id uuid;
+begin
+  if parts is null then
+    return null;
+  end if;
+  for place in 1..27 loop
+    number := number * 62 + strpos(alphabet, substr(parts[2], place, 1)) - 1;
+  end loop;
+  for word in 1..4 loop
+    hex := lpad(to_hex(mod(number, 4294967296)::bigint), 8, '0') || hex;
+    number := div(number, 4294967296);
+  end loop;
+  id := hex::uuid;
+  -- What we could not have written is no id of ours.
+  return case when substr(hex, 13, 1) = '7' and posthaste_id(parts[1], id) = public_id then id end;
+end
+$$;
+
+-- ── The installation ────────────────────────────────────────────────────────────────────────────────────────────────────
+
 -- One row: what holds for the whole installation.
 create table installation (
   is_only boolean primary key default true,
   seal_check bytea not null,
+  key_horizon interval not null default '25 hours',
+  min_program bigint not null default 1,
   created_at timestamptz not null default now(),
   constraint there_is_only_one check (is_only)
 );
+comment on column installation.seal_check is 'sealed with the main secret of the first start';
+comment on column installation.key_horizon is 'how far back saved outcomes are looked for: the longest that any server of this installation remembers a key. A server raises it before it accepts its first request; the others read it again each minute, and never look back less than 25 hours, so none can miss an outcome that a longer memory has saved';
+comment on column installation.min_program is 'the oldest program that may run on this schema, by the newest migration that it was built with. A migration that takes away what an older program needs raises it; the others leave it alone';
+
+-- The statements of the hot path that have been installed (crates/storage/functions): under one name there is one text for ever.
+create table hot_function (
+  name text primary key,
+  source text not null,
+  installed_at timestamptz not null default now()
+);
+
+-- The main secrets that servers seal with: each process makes sure that there is a row which its own secret has sealed, and that
+-- it can open all the others. `posthaste reseal` removes those that nothing is sealed with any more.
+create table main_secret (
+  id uuid primary key,
+  seal_check bytea not null,
+  noted_at timestamptz not null default now()
+);
+comment on column main_secret.seal_check is 'sealed';
+comment on column main_secret.noted_at is 'when a server that seals with it last said so';
+
+-- One row per process that claims. Written every few seconds by the claimer itself, on its own connection: a process that lives and
+-- does not claim is no worker. The claimers drop rows that have been silent for an hour.
+create table worker (
+  id uuid primary key,
+  started_at timestamptz not null default now(),
+  claimed_at timestamptz not null default now(),
+  is_stopped boolean not null default false
+);
+comment on column worker.started_at is 'for people who look: no statement reads it';
+comment on column worker.claimed_at is 'when it last looked for what is due, give or take a few seconds';
+
+-- How far what must stay unique for as long as its message exists has been trimmed. The rows of a table lie in no order that an
+-- index knows, and an index on `message_id` would cost each message with a key an entry: so the tables are read from end to
+-- end, a few pages at a time, once each time that messages have been dropped.
+create table trimming (
+  name text primary key,
+  below uuid not null default '00000000-0000-0000-0000-000000000000',
+  passing uuid,
+  page bigint not null default 0,
+  constraint name_is_known check (name in ('event_uid', 'message_key'))
+);
+comment on column trimming.below is 'nothing refers to a message before this one any more';
+comment on column trimming.passing is 'null, or what `below` will be at the end of the pass that is under way';
+comment on column trimming.page is 'where that goes on';
+insert into trimming (name) values ('event_uid'), ('message_key');
+
+-- ── What tenants set up ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 create table tenant (
   id uuid primary key,
@@ -25,6 +131,38 @@ create table tenant (
   created_at timestamptz not null default now(),
   constraint tenant_subject unique (subject),
   constraint subject_is_short check (octet_length(subject) between 1 and 256)
+);
+
+-- What a tenant wants otherwise than the installation has it: how its idempotency keys are treated. Null: as there.
+create table idempotency_policy (
+  tenant_id uuid primary key references tenant,
+  preset text,
+  covers_put boolean,
+  covers_patch boolean,
+  saves text,
+  ttl_seconds integer,
+  wait_ms integer,
+  compares boolean,
+  updated_at timestamptz not null default now(),
+  constraint preset_is_known check (preset in ('default', 'svix', 'novu')),
+  constraint saves_is_known check (saves in ('successes', 'executed', 'all')),
+  constraint ttl_is_remembered check (ttl_seconds between 1 and 604800),
+  constraint wait_is_short check (wait_ms between 0 and 60000)
+);
+
+create table event_type (
+  id uuid primary key,
+  tenant_id uuid not null references tenant,
+  name text not null,
+  description text not null default '',
+  schemas json,
+  feature_flag text,
+  group_name text,
+  is_archived boolean not null default false,
+  is_deprecated boolean not null default false,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint event_type_name unique (tenant_id, name)
 );
 
 create table application (
@@ -41,6 +179,7 @@ create table application (
   constraint throttle_rate_is_positive check (throttle_rate > 0),
   constraint metadata_is_an_object check (jsonb_typeof(metadata) = 'object')
 );
+comment on column application.version is 'changes with everything that decides who is sent what: a cache that has this version is true';
 create unique index application_uid on application (tenant_id, uid) where deleted_at is null;
 create index application_deleted_uid on application (tenant_id, uid, id) where deleted_at is not null;
 create index application_list on application (tenant_id, id) where deleted_at is null;
@@ -72,6 +211,7 @@ create index endpoint_list on endpoint (application_id, id) where deleted_at is 
 
 create table endpoint_secret (
   id uuid primary key,
+  tenant_id uuid not null,
   endpoint_id uuid not null references endpoint,
   secret bytea not null,
   expires_at timestamptz
@@ -81,53 +221,83 @@ comment on column endpoint_secret.expires_at is 'null: the current secret; else 
 create unique index endpoint_secret_current on endpoint_secret (endpoint_id) where expires_at is null;
 create index endpoint_secret_old on endpoint_secret (endpoint_id, expires_at);
 
-create table event_type (
-  id uuid primary key,
-  tenant_id uuid not null references tenant,
-  name text not null,
-  description text not null default '',
-  schemas json,
-  feature_flag text,
-  group_name text,
-  is_archived boolean not null default false,
-  is_deprecated boolean not null default false,
-  created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now(),
-  constraint event_type_name unique (tenant_id, name)
-);
+-- ── Gates: looked up when rows are claimed, so no row of the queue is rewritten when holding or throttling begins or ends ──
+
+-- Endpoints that failed lately. state: 0 closed (nothing is held), 1 open (rows are held, but for a probe), 2 recovering.
+-- Written once a second per process, in the order of ids, never by the statement that accepts and records.
+create table endpoint_health (
+  endpoint_id uuid primary key,
+  tenant_id uuid not null,
+  failures integer not null default 0,
+  failing_since timestamptz,
+  failed_at timestamptz,
+  state smallint not null default 0,
+  slots integer not null default 0,
+  cool_down_seconds float8 not null default 0,
+  probe_at timestamptz,
+  changed_at timestamptz not null default now(),
+  constraint state_is_known check (state in (0, 1, 2)),
+  constraint an_open_gate_is_probed check ((state = 1) = (probe_at is not null)),
+  constraint slots_are_of_a_recovery check ((state = 2) = (slots > 0))
+) with (fillfactor = 50);
+comment on column endpoint_health.failures is 'in a row';
+comment on column endpoint_health.failing_since is 'the first failure since the last success';
+comment on column endpoint_health.slots is 'recovering: how many sends at a time one process may have';
+comment on column endpoint_health.changed_at is 'when state or slots last changed';
+create index endpoint_health_news on endpoint_health (changed_at);
+
+-- Endpoints with a throttle that may be sent to. tat: the theoretical arrival time (GCRA) of the next send.
+create table endpoint_rate (
+  endpoint_id uuid primary key,
+  tenant_id uuid not null,
+  rate integer not null,
+  tat timestamptz not null default '-infinity',
+  constraint rate_is_positive check (rate > 0)
+) with (fillfactor = 50);
+comment on column endpoint_rate.rate is 'sends a second';
+
+-- ── What is published and sent ──────────────────────────────────────────────────────────────────────────────────────────
 
 create table message (
   id uuid primary key,
   tenant_id uuid not null,
   application_id uuid not null,
+  duplicate_of uuid,
+  payload_expires_at timestamptz,
+  released_at timestamptz,
+  payload_mismatch boolean not null default false,
   event_type text not null,
+  content_type text not null,
   event_id text,
   channels text[],
   message_key text,
-  duplicate_of uuid,
-  payload_mismatch boolean not null default false,
   payload bytea,
-  content_type text not null,
   source_headers bytea,
   source_query text,
   source_path text,
-  payload_expires_at timestamptz,
   constraint a_duplicate_has_a_key check (duplicate_of is null or message_key is not null),
-  constraint only_a_duplicate_can_mismatch check (not payload_mismatch or duplicate_of is not null)
+  constraint only_a_duplicate_can_mismatch check (not payload_mismatch or duplicate_of is not null),
+  constraint only_a_duplicate_is_released check (released_at is null or duplicate_of is not null)
 ) partition by range (id);
 alter table message alter payload set storage external;
 comment on column message.payload is 'the publisher''s exact bytes; null once expunged';
 comment on column message.payload_expires_at is 'from then on the payload is not shown or sent, and soon removed';
+comment on column message.released_at is 'when this duplicate was released, to be delivered after all; null: it was not';
 create index message_list on message (application_id, id);
 create index message_payload_expiry on message (payload_expires_at) where payload_expires_at is not null;
+-- Its order is that of the list, so that a page of a key that a million messages carry reads one page's rows. A message with a
+-- key costs one entry of it (some 90 bytes with a short key), one without a key nothing.
+create index message_of_key on message (application_id, message_key, id) where message_key is not null;
 
 -- What must stay unique for longer than a partition lives; trimmed after the message's partition is gone.
 create table event_uid (
   scope_hash uuid primary key,
+  tenant_id uuid not null,
   message_id uuid not null
 );
 create table message_key (
   scope_hash uuid primary key,
+  tenant_id uuid not null,
   message_id uuid not null,
   fingerprint uuid not null
 );
@@ -135,9 +305,11 @@ create table message_key (
 -- Saved outcomes. Uniqueness of a live k comes from the advisory lock under which a row is written.
 create table idempotency (
   k uuid not null,
+  tenant_id uuid not null,
+  fingerprint uuid not null,
   created_at timestamptz not null default now(),
   expires_at timestamptz not null,
-  fingerprint uuid not null,
+  replays bigint not null default 0,
   fingerprint_version smallint not null default 1,
   status smallint not null,
   ref uuid,
@@ -148,19 +320,20 @@ create table idempotency (
 alter table idempotency alter answer set storage external;
 comment on column idempotency.ref is 'a message creation: the message, or for a 409 the holder of the event id';
 comment on column idempotency.answer is 'everything else: sealed status line, headers and body';
+comment on column idempotency.replays is 'summed in memory and added up about once a second, so that a replay costs no write';
 
 -- What is owed and due, or being sent. lease: null, or the token under which it is being sent until due_at.
 create table queue (
   message_id uuid not null,
   endpoint_id uuid not null,
-  run integer not null default 0,
   tenant_id uuid not null,
   application_id uuid not null,
+  due_at timestamptz not null default now(),
+  run integer not null default 0,
   trigger smallint not null default 0,
   attempts smallint not null default 0,
   unknown_in_a_row smallint not null default 0,
   lease uuid,
-  due_at timestamptz not null default now(),
   last_attempt_id uuid,
   primary key (message_id, endpoint_id, run),
   constraint due_at_is_finite check (isfinite(due_at)),
@@ -181,19 +354,19 @@ create table attempt (
   id uuid primary key,
   message_id uuid not null,
   endpoint_id uuid not null,
-  run integer not null,
-  number smallint not null,
   tenant_id uuid not null,
   application_id uuid not null,
+  next_attempt_at timestamptz,
+  run integer not null,
+  duration_ms integer not null default 0,
+  number smallint not null,
   trigger smallint not null,
   outcome smallint not null,
   status_code smallint not null default 0,
-  duration_ms integer not null default 0,
   is_latest boolean not null default true,
+  is_resent boolean not null default false,
   url text not null,
   response bytea not null default '',
-  next_attempt_at timestamptz,
-  is_resent boolean not null default false,
   constraint attempts_start_at_1 check (number >= 1),
   constraint outcome_is_known check (outcome between 0 and 4),
   constraint trigger_is_known check (trigger in (0, 1)),
@@ -205,19 +378,40 @@ create index attempt_of_message on attempt (message_id, id);
 create index attempt_of_endpoint on attempt (endpoint_id, id);
 create index attempt_latest on attempt (endpoint_id, outcome, id) where is_latest;
 
--- Makes one partition if it is missing: as a table of its own with a CHECK, so that attaching it scans nothing.
+-- ── Partitions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+-- Makes one partition if it is missing: as a table of its own with a CHECK, so that attaching it scans nothing. What stands alone,
+-- detached by hand or by a process that died before it could go on, is attached again.
 create function ensure_partition(parent regclass, label text, bounded text, lower_bound text, upper_bound text) returns boolean
 language plpgsql as $$
 declare
-  child text := parent::text || '_' || label;
+  v_parent record;
+  v_child text;
+  v_found regclass;
 begin
-  if to_regclass(child) is not null then
+  select n.nspname, c.relname into v_parent from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = parent;
+  v_child := format('%I.%I', v_parent.nspname, v_parent.relname || '_' || label);
+  v_found := to_regclass(v_child);
+  if v_found is null then
+    execute format('create table %s (like %s including all)', v_child, parent);
+    execute format('alter table %s add constraint within_bounds check (%I >= %L and %I < %L)', v_child, bounded, lower_bound, bounded, upper_bound);
+    execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, v_child, lower_bound, upper_bound);
+    execute format('alter table %s drop constraint within_bounds', v_child);
+    return true;
+  end if;
+  if exists (select from pg_inherits i where i.inhrelid = v_found) then
     return false;
   end if;
-  execute format('create table %I (like %s including all)', child, parent);
-  execute format('alter table %I add constraint within_bounds check (%I >= %L and %I < %L)', child, bounded, lower_bound, bounded, upper_bound);
-  execute format('alter table %s attach partition %I for values from (%L) to (%L)', parent, child, lower_bound, upper_bound);
-  execute format('alter table %I drop constraint within_bounds', child);
+  begin
+    execute format('alter table %s attach partition %s for values from (%L) to (%L)', parent, v_child, lower_bound, upper_bound);
+  exception
+    when lock_not_available or deadlock_detected then
+      raise;
+    when others then
+      -- A stranger of that name must not keep the other partitions from being made.
+      raise warning 'the table % stands alone and cannot be attached to %: %', v_child, parent, sqlerrm;
+      return false;
+  end;
   return true;
 end
 $$;

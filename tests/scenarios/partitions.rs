@@ -54,8 +54,8 @@ async fn partitions_are_made_four_weeks_ahead_and_dropped_past_the_retention() {
 /// Makes the partition of the keys of four days ago, with one that has expired in it.
 const FOUR_DAYS_AGO: &str = "select ensure_partition('idempotency', to_char(day at time zone 'UTC', 'YYYYMMDD'), 'created_at', day::text, (day + interval '24 hours')::text)
     from date_trunc('day', now() - interval '4 days', 'UTC') day;
-    insert into idempotency (k, created_at, expires_at, fingerprint, status, ref)
-    values (gen_random_uuid(), now() - interval '4 days', now() - interval '3 days', gen_random_uuid(), 202, gen_random_uuid())";
+    insert into idempotency (k, tenant_id, created_at, expires_at, fingerprint, status, ref)
+    values (gen_random_uuid(), gen_random_uuid(), now() - interval '4 days', now() - interval '3 days', gen_random_uuid(), 202, gen_random_uuid())";
 
 #[tokio::test]
 async fn keys_are_dropped_by_the_day_when_no_policy_remembers_any_of_them() {

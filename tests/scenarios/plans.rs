@@ -190,11 +190,11 @@ fn fill(ids: &Ids, rows: usize) -> String {
            select {}, {}, '{tenant}', '{application}', now() + (i - 2000) * interval '1 s' from generate_series(1, {rows}) i;
          insert into queue (message_id, endpoint_id, tenant_id, application_id, due_at)
            select {}, {}, '{tenant}', '{application}', now() - interval '1 s' from generate_series(1, 100) i;
-         insert into idempotency (k, created_at, expires_at, fingerprint, status, ref)
-           select gen_random_uuid(), now(), now() + interval '1 day', gen_random_uuid(), 202, gen_random_uuid() from generate_series(1, {rows}) i;
-         insert into event_uid (scope_hash, message_id) select gen_random_uuid(), gen_random_uuid() from generate_series(1, {rows});
-         insert into message_key (scope_hash, message_id, fingerprint)
-           select gen_random_uuid(), gen_random_uuid(), gen_random_uuid() from generate_series(1, {rows});
+         insert into idempotency (k, tenant_id, created_at, expires_at, fingerprint, status, ref)
+           select gen_random_uuid(), '{tenant}', now(), now() + interval '1 day', gen_random_uuid(), 202, gen_random_uuid() from generate_series(1, {rows}) i;
+         insert into event_uid (scope_hash, tenant_id, message_id) select gen_random_uuid(), '{tenant}', gen_random_uuid() from generate_series(1, {rows});
+         insert into message_key (scope_hash, tenant_id, message_id, fingerprint)
+           select gen_random_uuid(), '{tenant}', gen_random_uuid(), gen_random_uuid() from generate_series(1, {rows});
          insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, url)
            select uuid_v7(), gen_random_uuid(), '{endpoint}', 0, 1, '{tenant}', '{application}', 0, 1, '' from generate_series(1, {rows}) i;
          insert into message (id, tenant_id, application_id, event_type, payload, content_type)

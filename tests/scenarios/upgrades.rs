@@ -115,13 +115,11 @@ fn previous_release() -> Value {
 #[tokio::test]
 async fn a_migration_says_whom_it_waits_for_ends_at_a_signal_and_goes_on_when_it_can() {
     let own = cluster::Own::start().await;
-    let schema = previous_release()["schema"].as_i64().expect("a number");
-    let url = previous(&own, "waiting", schema).await;
-    let mut reader = PgConnection::connect(&url).await.expect("a connection");
-    let reading = "begin; select 'hidden-literal-5512', count(*) from installation";
-    sqlx::raw_sql(reading).execute(&mut reader).await.expect("somebody reads for long");
-    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut reader).await.expect("a pid");
-    sqlx::raw_sql(reading.trim_start_matches("begin; ")).execute(&mut reader).await.expect("somebody reads for long");
+    let url = own.empty_database("waiting").await;
+    let mut other = PgConnection::connect(&url).await.expect("a connection");
+    let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut other).await.expect("a pid");
+    let trying = "begin; create table installation (name text); select 'hidden-literal-5512', count(*) from installation";
+    sqlx::raw_sql(trying).execute(&mut other).await.expect("somebody tries something out for long");
 
     let mut migrating = Process::spawn(command(PROGRAM, &["migrate"], &environment(&url)));
     let line = migrating.printed("waits for a lock").await;
@@ -132,8 +130,8 @@ async fn a_migration_says_whom_it_waits_for_ends_at_a_signal_and_goes_on_when_it
 
     let mut migrating = Process::spawn(command(PROGRAM, &["migrate"], &environment(&url)));
     migrating.printed("waits for a lock").await;
-    drop(reader);
-    assert!(migrating.printed("applied 00").await.contains("upkeep"));
+    drop(other);
+    assert!(migrating.printed("applied 0001").await.contains("schema"));
     assert!(migrating.ended().await.success(), "{}", migrating.log());
     let (status, out, _) = run(command(PROGRAM, &["migrate"], &environment(&url))).await;
     assert!(status.success() && out.contains("nothing to do"), "{out}");

@@ -160,11 +160,11 @@ const PAGES_READ: &str =
 #[tokio::test]
 async fn what_refers_to_messages_that_are_gone_is_trimmed_by_reading_each_page_once() {
     let app = App::start().await;
-    let rows = "insert into event_uid select gen_random_uuid(), uuid_floor(now()) from generate_series(1, 180000);
-        insert into event_uid select gen_random_uuid(), uuid_floor(now() - interval '100 days') from generate_series(1, 500);
-        insert into event_uid select gen_random_uuid(), uuid_floor(now()) from generate_series(1, 500);
-        insert into message_key select gen_random_uuid(), uuid_floor(now() - interval '100 days'), gen_random_uuid() from generate_series(1, 500);
-        insert into message_key select gen_random_uuid(), uuid_floor(now()), gen_random_uuid() from generate_series(1, 500)";
+    let rows = "insert into event_uid select gen_random_uuid(), gen_random_uuid(), uuid_floor(now()) from generate_series(1, 180000);
+        insert into event_uid select gen_random_uuid(), gen_random_uuid(), uuid_floor(now() - interval '100 days') from generate_series(1, 500);
+        insert into event_uid select gen_random_uuid(), gen_random_uuid(), uuid_floor(now()) from generate_series(1, 500);
+        insert into message_key select gen_random_uuid(), gen_random_uuid(), uuid_floor(now() - interval '100 days'), gen_random_uuid() from generate_series(1, 500);
+        insert into message_key select gen_random_uuid(), gen_random_uuid(), uuid_floor(now()), gen_random_uuid() from generate_series(1, 500)";
     app.database.execute(rows).await;
     app.database.execute("update trimming set below = '00000000-0000-0000-0000-000000000000', passing = null, page = 0").await;
     let pages = app.database.number("(pg_relation_size('event_uid') + pg_relation_size('message_key')) / 8192").await;

@@ -8,7 +8,7 @@
 //! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
 //! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `hosts` where the database is · `connect` the first
 //! contact · `connection` on which nothing is waited for in vain · `pool` those that requests share · `schema` what is
-//! migrated · [`partitions`] time-sliced tables · `trim` what
+//! migrated · `functions` the statements of the hot path · [`partitions`] time-sliced tables · `trim` what
 //! refers to messages that are gone · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
 //! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time · [`ahead`] what was written before it was set back ·
 //! [`bench`] what a benchmark asks.
@@ -27,6 +27,7 @@ pub mod embedded;
 pub mod endpoints;
 mod error;
 pub mod event_types;
+mod functions;
 pub mod hand_off;
 pub mod health;
 mod hosts;

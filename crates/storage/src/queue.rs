@@ -29,9 +29,9 @@ use crate::{
 const PROMOTE: i32 = 1_000;
 /// How many rows one statement leases, whatever room there is.
 const CLAIM: usize = 512;
-/// `gate` of `claim_v4`: this row finds out whether its endpoint is back.
+/// `gate` of `claim_v1`: this row finds out whether its endpoint is back.
 const PROBE: i16 = 1;
-/// `gate` of `claim_v4`: this row's endpoint may have few sends at a time.
+/// `gate` of `claim_v1`: this row's endpoint may have few sends at a time.
 const RECOVERING: i16 = 2;
 
 /// Finds what is due: retries, overflow, scheduled messages, what waits for a throttle or was held, and what a dead worker had
@@ -166,7 +166,7 @@ impl Claimer {
             Claimed,
             r#"select message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, version, payload, content_type, message_key, released_at, gate,
                       resume_at, crowded, crowded_tenants, throttled, tokens_in, rescued, given_up
-                 from claim_v4($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
+                 from claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
             lease,
             self.lease.as_secs_f64(),
             as_i32(room.total.min(CLAIM)),
@@ -196,7 +196,7 @@ impl Claimer {
     }
 }
 
-/// A row of `claim_v4`: a delivery, or at the end, without a message, what was left behind.
+/// A row of `claim_v1`: a delivery, or at the end, without a message, what was left behind.
 struct Claimed {
     message_id: Option<Uuid>,
     endpoint_id: Option<Uuid>,

@@ -12,7 +12,7 @@ use sqlx::{
 };
 use tokio::task::JoinHandle;
 
-use crate::{Config, Db, Error, Result, connect, main_secret::SEAL_CHECK, partitions, sealed::Sealer};
+use crate::{Config, Db, Error, Result, connect, functions, main_secret::SEAL_CHECK, partitions, sealed::Sealer};
 
 /// The schema's migrations, forward only.
 static MIGRATOR: Migrator = sqlx::migrate!("../../migrations");
@@ -35,7 +35,7 @@ const GLANCE: Duration = Duration::from_millis(500);
 pub enum SchemaState {
     /// It is that one.
     Current,
-    /// Migrations are missing: `posthaste migrate` applies them.
+    /// Migrations or functions are missing: `posthaste migrate` applies them.
     Behind,
     /// A newer release has migrated it.
     Ahead(Ahead),
@@ -62,7 +62,7 @@ impl Ahead {
 /// What `migrate` did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Migrated {
-    /// These migrations were applied, one after the other.
+    /// These migrations and functions were applied, one after the other.
     Applied(Vec<String>),
     /// The schema was current, at this version.
     Nothing(i64),
@@ -92,7 +92,11 @@ impl Db {
         if let SchemaState::Ahead(ahead) = compare(&mut connection).await? {
             return Ok(Migrated::Newer(ahead));
         }
-        let applied = apply_missing(&mut connection).await?;
+        let mut applied = apply_missing(&mut connection).await?;
+        for function in functions::missing(&mut connection).await? {
+            let name = patiently(&mut connection, async |connection| functions::install(connection, function).await).await?;
+            applied.push(format!("function {name}"));
+        }
         patiently(&mut connection, make_partitions).await?;
         let sealer = Sealer::new(&config.main_secret, None);
         sqlx::query!("insert into installation (seal_check) values ($1) on conflict do nothing", sealer.seal(Uuid::nil(), SEAL_CHECK))
@@ -123,7 +127,7 @@ async fn compare(connection: &mut PgConnection) -> Result<SchemaState> {
             let oldest_program = sqlx::query_scalar!("select min_program from installation").fetch_optional(connection).await?;
             SchemaState::Ahead(Ahead { schema, program, oldest_program: oldest_program.unwrap_or(schema) })
         }
-        _ if is_missing => SchemaState::Behind,
+        _ if is_missing || !functions::missing(connection).await?.is_empty() => SchemaState::Behind,
         _ => SchemaState::Current,
     })
 }

@@ -6,9 +6,9 @@
     from unnest(p_k, p_fingerprint) with ordinality t(k, fingerprint, n)
       left join idempotency i on i.k = t.k and i.created_at > now() - p_horizon and i.expires_at > now();
   with claimed as (
-    insert into idempotency (k, fingerprint, status, expires_at, ref)
-      select t.k, t.fingerprint, 202, now() + make_interval(secs => t.ttl), t.id
-        from unnest(p_k, p_fingerprint, p_ttl, p_id, v_state) t(k, fingerprint, ttl, id, state) where t.k is not null and t.state = 0
+    insert into idempotency (k, tenant_id, fingerprint, status, expires_at, ref)
+      select t.k, t.tenant, t.fingerprint, 202, now() + make_interval(secs => t.ttl), t.id
+        from unnest(p_k, p_tenant, p_fingerprint, p_ttl, p_id, v_state) t(k, tenant, fingerprint, ttl, id, state) where t.k is not null and t.state = 0
       on conflict do nothing returning k
   )
   select array_agg((case when t.state <> 0 or t.k is null or c.k is not null then t.state else 1 end)::smallint order by t.n)

@@ -90,17 +90,6 @@ async fn methods_decide_whether_a_put_and_a_patch_take_a_key() {
 }
 
 #[tokio::test]
-async fn a_policy_of_before_keys_counted_on_put_stays_as_its_tenant_said() {
-    let (app, _other, _) = stage().await;
-    let migration = include_str!("../../../migrations/0010_names_and_keys.sql");
-    set(&app.client, &json!({ "methods": ["POST", "PATCH"], "waitMs": 7 })).await;
-    app.database.execute("alter table idempotency_policy drop column covers_put").await;
-    app.database.execute(migration).await;
-    let shown = app.client.get(PATH).await.expect(200).json();
-    assert_eq!((&shown["methods"], &shown["waitMs"]), (&json!(["POST", "PATCH"]), &json!(7)));
-}
-
-#[tokio::test]
 async fn saved_outcomes_decide_what_is_replayed() {
     let (app, _other, customer) = stage().await;
     let client = &customer.client;

@@ -15,7 +15,7 @@ use crate::{
     idempotency::{EVENT_ID_LOCK, KEY_LOCK, MESSAGE_KEY_LOCK, lock_id},
 };
 
-/// What became of a request, as `step_v3` numbers it.
+/// What became of a request, as `step_v1` numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Executed,
@@ -153,9 +153,14 @@ impl Batch {
         let horizon = PgInterval { months: 0, days: 0, microseconds: i64::try_from(key_horizon.as_micros()).unwrap_or(i64::MAX) };
         let lines = sqlx::query_as!(
             Line,
-            r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v3(
-                 $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28,
-                 $29, $30, $31, $32, $33, $34, $35, $36, $37, $38, $39, $40, $41, $42, $43)"#,
+            r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v1(
+                 p_id => $1, p_tenant => $2, p_application => $3, p_event_type => $4, p_event_id => $5, p_channels => $6,
+                 p_message_key => $7, p_payload => $8, p_content_type => $9, p_payload_seconds => $10, p_k => $11,
+                 p_fingerprint => $12, p_ttl => $13, p_saves_conflict => $14, p_uid_hash => $15, p_key_hash => $16, p_digest => $17,
+                 p_lock => $18, p_uid_lock => $19, p_key_lock => $20, a_id => $21, a_version => $22, d_of => $23, d_endpoint => $24,
+                 d_is_leased => $25, p_lease => $26, p_lease_seconds => $27, p_horizon => $28, p_is_rerun => $29, f_message => $30,
+                 f_endpoint => $31, f_run => $32, f_lease => $33, f_kind => $34, f_attempt => $35, f_number => $36, f_outcome => $37,
+                 f_status => $38, f_duration => $39, f_response => $40, f_url => $41, f_delay => $42, f_is_resent => $43)"#,
             &a.id,
             &a.tenant,
             &a.application,
@@ -241,7 +246,7 @@ fn owed(pending: &Pending, hand_off: Option<&HandOff>) -> Vec<Owed> {
         .collect()
 }
 
-/// The columns of the new messages: one array each, in the order of `step_v3`'s parameters.
+/// The columns of the new messages: one array each, in the order of `step_v1`'s parameters.
 #[derive(Default)]
 struct Accept<'a> {
     id: Vec<Uuid>,
@@ -321,7 +326,7 @@ fn array_literal(names: &[String]) -> Option<String> {
     if names.is_empty() { None } else { Some(format!("{{\"{}\"}}", names.join("\",\""))) }
 }
 
-/// The columns of the finished sends: one array each, in the order of `step_v3`'s parameters.
+/// The columns of the finished sends: one array each, in the order of `step_v1`'s parameters.
 #[derive(Default)]
 struct Finished<'a> {
     message: Vec<Uuid>,

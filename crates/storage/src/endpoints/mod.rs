@@ -219,8 +219,8 @@ pub async fn disable(db: &Db, endpoint_id: EndpointId) -> Result<()> {
 /// off ends without a request, and need not wait for its turn.
 async fn keep_rate(tx: &mut Connection, id: Uuid) -> Result<()> {
     sqlx::query!(
-        "insert into endpoint_rate (endpoint_id, rate)
-         select id, throttle_rate from endpoint where id = $1 and throttle_rate is not null and not is_disabled and deleted_at is null
+        "insert into endpoint_rate (endpoint_id, tenant_id, rate)
+         select id, tenant_id, throttle_rate from endpoint where id = $1 and throttle_rate is not null and not is_disabled and deleted_at is null
          on conflict (endpoint_id) do update set rate = excluded.rate",
         id,
     )

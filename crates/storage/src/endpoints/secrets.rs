@@ -147,9 +147,14 @@ pub(super) fn random_secret() -> Secret {
 pub(super) async fn write_secret(db: &Db, tx: &mut Connection, endpoint_id: EndpointId, secret: &Secret) -> Result<()> {
     let id = db.new_id();
     let sealed = db.inner.sealer.seal(id, secret.expose().as_bytes());
-    sqlx::query!("insert into endpoint_secret (id, endpoint_id, secret) values ($1, $2, $3)", id, Uuid::from(endpoint_id), sealed)
-        .execute(tx)
-        .await?;
+    sqlx::query!(
+        "insert into endpoint_secret (id, tenant_id, endpoint_id, secret) select $1, tenant_id, id, $3 from endpoint where id = $2",
+        id,
+        Uuid::from(endpoint_id),
+        sealed
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

@@ -153,9 +153,10 @@ async fn insert(db: &Db, tx: &mut Connection, claim: &Claim, operation: &str, an
     plain.push(b'\n');
     plain.extend_from_slice(&answer.body);
     sqlx::query!(
-        "insert into idempotency (k, fingerprint, fingerprint_version, status, expires_at, answer)
-         values ($1, $2, $3, $4, now() + make_interval(secs => $5), $6)",
+        "insert into idempotency (k, tenant_id, fingerprint, fingerprint_version, status, expires_at, answer)
+         values ($1, $2, $3, $4, $5, now() + make_interval(secs => $6), $7)",
         claim.scope,
+        Uuid::from(claim.tenant_id),
         claim.fingerprint,
         FINGERPRINT_VERSION,
         i16::try_from(answer.status).unwrap_or(0),

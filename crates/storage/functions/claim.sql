@@ -1,55 +1,37 @@
--- Releasing: a duplicate can be delivered after all, under its own id; and messages are found by their message key.
-
--- What is there was never released, so nothing of it has to be checked: `not valid` keeps the constraint from reading the table.
-alter table message add column released_at timestamptz;
-alter table message add constraint only_a_duplicate_is_released check (released_at is null or duplicate_of is not null) not valid;
-comment on column message.released_at is 'when this duplicate was released, to be delivered after all; null: it was not';
-
--- The list of messages with one key. Its order is that of the list, so that a page of a key that a million messages carry reads one
--- page's rows. A message with a key costs one entry of it (some 90 bytes with a short key), one without a key nothing.
+-- Leases a fair share of what is due, endpoint by endpoint, beginning at p_from (or only that of the endpoints in p_only):
+--   at most p_total rows and about p_bytes of payload in all, one row at least;
+--   at most p_share rows of an endpoint, less what this process has of it already (p_endpoint, p_taken), and none of p_held;
+--   of a tenant no more than a fair part of p_quota, less what this process has of it already (p_tenant, p_tenant_taken);
+--   nothing of an endpoint that is held, but for one probe when its time has come; while it recovers, so many rows as it has slots;
+--   of a throttled endpoint so many rows as it has tokens, over all processes.
+-- A row whose lease has run out was being sent when its worker died: it gets an attempt of outcome "unknown" (2) and is leased
+-- anew, or, the third time in a row, ends as failed (1).
+-- The last row of the result is no delivery: it says where the next claim should begin if this one was full (resume_at), of which
+-- endpoints and tenants more is due than this process may have now (crowded, crowded_tenants), of which throttled endpoints more is
+-- due than they have tokens (throttled), in how many seconds the first of them will have one (tokens_in), and how many
+-- deliveries whose leases had run out were leased anew (rescued) or ended (given_up).
+-- gate: 0 the endpoint is well, 1 this is a probe, 2 the endpoint recovers.
+-- Of its message a row says: the message key, but for a released duplicate, whose key is its own id, since whoever dedupes by the message
+-- key has seen that one already; and released_at, from when on it is owed.
 --
--- On a large table this takes as long as reading every message once (4 s per GB if the table is in memory), and nothing can be
--- published meanwhile. To avoid that, build it beforehand, while the old release runs, for each partition
--- (`select inhrelid::regclass from pg_inherits where inhparent = 'message'::regclass`):
---   create index concurrently on message_20261116 (application_id, message_key, id) where message_key is not null;
--- What is there already is taken over, and this statement takes a moment.
-create index message_of_key on message (application_id, message_key, id) where message_key is not null;
-
--- A page of the messages of one application that carry one key, upwards from p_first or downwards from p_end, which is not in it.
--- Its order must come from the index message_of_key, so the key is compared as part of a row, not for equality: a key that is known to
--- be one makes an order by id alone of it, which the planner also gets from the list of all messages, and then it reads that to
--- its end in search of a key that is rarer than it thinks.
-create function messages_of_key_v1(
-  p_application uuid, p_message_key text, p_is_up boolean, p_first uuid, p_end uuid, p_channel text, p_event_types text[], p_limit bigint
-) returns setof message language plpgsql stable as $$
-begin
-  if p_is_up then
-    return query
-      select * from message where application_id = p_application and message_key is not null
-          and (message_key, id) >= (p_message_key, p_first) and (message_key, id) < (p_message_key, p_end)
-          and (p_channel is null or p_channel = any (channels)) and (p_event_types is null or event_type = any (p_event_types))
-        order by message_key, id limit p_limit;
-  else
-    return query
-      select * from message where application_id = p_application and message_key is not null
-          and (message_key, id) >= (p_message_key, p_first) and (message_key, id) < (p_message_key, p_end)
-          and (p_channel is null or p_channel = any (channels)) and (p_event_types is null or event_type = any (p_event_types))
-        order by message_key desc, id desc limit p_limit;
-  end if;
-end
-$$;
-
--- `claim_v2`, but for what a row says of its message: the key of a released duplicate is its own id, since whoever dedupes by the
--- message key has seen that one already, so its message key is left out; and released_at is there, from when on it is owed.
--- A process of the release before this one claims by `claim_v2`: until the last of them has stopped, release nothing.
-create function claim_v3(
+-- What belongs to the rows that it leased is looked up row by row, as in `step`: planned while there was little of it, a join would read
+-- every attempt of the week, and every message.
+create function claim_v1(
   p_lease uuid, p_lease_seconds float8, p_total integer, p_bytes bigint, p_share integer, p_endpoint uuid[], p_taken integer[], p_held uuid[],
   p_quota integer, p_tenant uuid[], p_tenant_taken integer[], p_from uuid, p_only uuid[], p_slack_seconds float8
 ) returns table (
   message_id uuid, endpoint_id uuid, run integer, tenant_id uuid, application_id uuid, trigger smallint, attempts smallint,
   version bigint, payload bytea, content_type text, message_key text, released_at timestamptz, gate smallint,
   resume_at uuid, crowded uuid[], crowded_tenants uuid[], throttled uuid[], tokens_in float8, rescued integer, given_up integer
-) language plpgsql volatile as $$
+) language plpgsql volatile
+  set jit = off
+  set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
+  set enable_bitmapscan = off
+  set enable_sort = off
+  set plan_cache_mode = force_generic_plan
+as $$
 #variable_conflict use_column
 declare
   v_i integer := 0;
@@ -203,39 +185,28 @@ begin
       from picked p where q.ctid = p.place and not (p.is_rescued and p.is_last)
       returning q.*, p.is_rescued
   ), superseded as (
-    update attempt a set is_latest = false from picked p where p.is_rescued and p.former_id is not null and a.id = p.former_id
+    update attempt a set is_latest = false where a.id = any (array(select p.former_id from picked p where p.is_rescued and p.former_id is not null))
   ), unknown as (
     insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, url, response, next_attempt_at)
       select l.last_attempt_id, l.message_id, l.endpoint_id, l.run, (l.attempts + 1)::smallint, l.tenant_id, l.application_id, l.trigger, 2, coalesce(e.url, ''),
           'unknown: the worker died while it was sending, so the request may have been sent'::bytea, now()
-        from leased l left join endpoint e on e.id = l.endpoint_id where l.is_rescued
+        from leased l left join lateral (select e.url from endpoint e where e.id = l.endpoint_id offset 0) e on true where l.is_rescued
   ), crashed as (
     insert into attempt (id, message_id, endpoint_id, run, number, tenant_id, application_id, trigger, outcome, url, response)
       select uuid_v7(), d.message_id, d.endpoint_id, d.run, (d.attempts + 1)::smallint, d.tenant_id, d.application_id, d.trigger, 1, coalesce(e.url, ''),
           'worker crashed: three sends in a row ended without a result, so the delivery was given up'::bytea
-        from ended d left join endpoint e on e.id = d.endpoint_id
+        from ended d left join lateral (select e.url from endpoint e where e.id = d.endpoint_id offset 0) e on true
   )
-  select l.message_id, l.endpoint_id, l.run, l.tenant_id, l.application_id, l.trigger, l.attempts, coalesce(a.version, 0), m.payload, m.content_type,
+  select l.message_id, l.endpoint_id, l.run, l.tenant_id, l.application_id, l.trigger, l.attempts, coalesce(a.version, 0),
+      case when m.payload_expires_at <= now() then null else m.payload end, m.content_type,
       case when m.duplicate_of is null then m.message_key end, m.released_at,
       case when l.endpoint_id = any (v_probes) then 1 when l.endpoint_id = any (v_recovering) then 2 else 0 end::smallint,
       null::uuid, null::uuid[], null::uuid[], null::uuid[], null::float8, null::integer, null::integer
-    from leased l left join message m on m.id = l.message_id left join application a on a.id = l.application_id;
+    from leased l
+      left join lateral (select m.* from message m where m.id = l.message_id offset 0) m on true
+      left join lateral (select a.version from application a where a.id = l.application_id offset 0) a on true;
   return query select null::uuid, null::uuid, null::integer, null::uuid, null::uuid, null::smallint, null::smallint, null::bigint, null::bytea, null::text, null::text,
     null::timestamptz, null::smallint, v_resume_at, v_crowded, v_crowded_tenants, v_throttled,
     case when v_token_at is not null then greatest(extract(epoch from v_token_at - now()), 0)::float8 end, v_rescued, v_given_up;
-end
-$$;
-
-do $$
-declare
-  f text;
-  s text;
-begin
-  foreach f in array array['claim_v3', 'messages_of_key_v1'] loop
-    foreach s in array array['jit', 'enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'enable_bitmapscan', 'enable_sort'] loop
-      execute format('alter function %I set %I = off', f, s);
-    end loop;
-    execute format('alter function %I set plan_cache_mode = force_generic_plan', f);
-  end loop;
 end
 $$;

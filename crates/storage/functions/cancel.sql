@@ -1,21 +1,17 @@
--- What is owed to an endpoint that is off ends in batches; and a worker that claims is seen by every process.
-
--- One row per process that claims. Written every few seconds by the claimer itself, on its own connection: a process that lives and
--- does not claim is no worker. The claimers drop rows that have been silent for an hour.
-create table worker (
-  id uuid primary key,
-  started_at timestamptz not null default now(),
-  claimed_at timestamptz not null default now(),
-  is_stopped boolean not null default false
-);
-comment on column worker.claimed_at is 'when it last looked for what is due, give or take a few seconds';
-
 -- Ends what is due to endpoints that are disabled or deleted, or whose application is, without a request: an attempt of outcome
 -- "canceled" (3) each, p_limit rows at most. What is leased is left alone: somebody is sending it, or died while sending it, and
 -- then the claim says so first. An endpoint that is on again is left alone, too: whether it is off and what is owed to it is read
 -- in one snapshot, so nothing that was accepted after it had been switched on can be meant.
 -- Returns how many ended for each endpoint that was looked at; nothing for those for which the limit left no room.
-create function cancel_v1(p_endpoint uuid[], p_limit integer) returns table (endpoint_id uuid, canceled integer) language plpgsql volatile as $$
+create function cancel_v1(p_endpoint uuid[], p_limit integer) returns table (endpoint_id uuid, canceled integer) language plpgsql volatile
+  set jit = off
+  set enable_seqscan = off
+  set enable_hashjoin = off
+  set enable_mergejoin = off
+  set enable_bitmapscan = off
+  set enable_sort = off
+  set plan_cache_mode = force_generic_plan
+as $$
 #variable_conflict use_column
 declare
   v_id uuid;
@@ -49,16 +45,5 @@ begin
     canceled := v_canceled;
     return next;
   end loop;
-end
-$$;
-
-do $$
-declare
-  s text;
-begin
-  foreach s in array array['jit', 'enable_seqscan', 'enable_hashjoin', 'enable_mergejoin', 'enable_bitmapscan', 'enable_sort'] loop
-    execute format('alter function cancel_v1 set %I = off', s);
-  end loop;
-  alter function cancel_v1 set plan_cache_mode = force_generic_plan;
 end
 $$;
