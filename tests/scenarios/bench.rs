@@ -2,9 +2,9 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
+use embedded::{Cluster, Durability, Options};
 use rustix::process::Signal;
 use serde_json::Value;
-use storage::embedded::{Cluster, Durability, Options};
 use support::{
     Database, eventually,
     processes::{Process, command, run},

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use storage::embedded::{Cluster, Durability, Error, Options};
+use embedded::{Cluster, Durability, Error, Options};
 use tempfile::TempDir;
 
 /// How many test runs may go on at once on one machine.

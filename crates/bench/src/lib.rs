@@ -23,10 +23,8 @@ mod wire;
 
 use std::{collections::HashMap, fmt, io, time::Duration};
 
-use storage::{
-    bench::{Bench, Settings},
-    embedded::{self, Cluster},
-};
+use embedded::Cluster;
+use storage::bench::{Bench, Settings};
 use thiserror::Error;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
-use storage::embedded::{self, Cluster};
+use embedded::Cluster;
 
 use crate::{
     DEFAULT_TENANT,

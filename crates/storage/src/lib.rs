@@ -10,7 +10,7 @@
 //! contact · `connection` on which nothing is waited for in vain · `pool` those that requests share · `schema` what is
 //! migrated · `functions` the statements of the hot path · [`partitions`] time-sliced tables · `trim` what
 //! refers to messages that are gone · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
-//! [`metrics`] what is counted · [`embedded`] a private Postgres · [`page`] keyset pages · [`clock`] the database's time · [`ahead`] what was written before it was set back ·
+//! [`metrics`] what is counted · [`page`] keyset pages · [`clock`] the database's time · [`ahead`] what was written before it was set back ·
 //! [`bench`] what a benchmark asks.
 
 pub mod ahead;
@@ -23,7 +23,6 @@ mod connect;
 mod connection;
 mod db;
 pub mod directory;
-pub mod embedded;
 pub mod endpoints;
 mod error;
 pub mod event_types;

@@ -10,6 +10,7 @@ use domain::{
     id::{ApplicationId, EndpointId, TenantId},
     idempotency::Policy,
 };
+use embedded::{Cluster, Durability, Options as ClusterOptions};
 use futures::FutureExt;
 use sqlx::types::Uuid;
 
@@ -17,9 +18,7 @@ use super::*;
 use crate::{
     Config,
     applications::{self, Reference},
-    attempts, directory,
-    embedded::{Cluster, Durability, Options as ClusterOptions},
-    endpoints,
+    attempts, directory, endpoints,
     hand_off::{self, Jobs, Limits},
     idempotency,
     page::PageRequest,

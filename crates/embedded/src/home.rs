@@ -18,7 +18,7 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use sqlx::types::Uuid;
+use uuid::Uuid;
 
 use super::Error;
 
