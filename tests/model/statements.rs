@@ -89,6 +89,7 @@ async fn write(statements: [&String; 3], request: &Request, connection: &mut PgC
     for column in columns_of_parameters(save) {
         saved = match column {
             "k" => saved.bind(request.key),
+            "tenant_id" => saved.bind(TENANT),
             "fingerprint" => saved.bind(request.fingerprint),
             "fingerprint_version" => saved.bind(1_i16),
             "status" => saved.bind(201_i16),
