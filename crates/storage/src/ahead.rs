@@ -128,8 +128,8 @@ async fn outcomes(db: &Db) -> Result<u64> {
         "with late as (
            delete from idempotency i where i.k = any ($1) and i.created_at > now() + interval '1 hour' returning i.*
          )
-         insert into idempotency (k, created_at, expires_at, fingerprint, fingerprint_version, status, ref, answer, replays)
-           select distinct on (l.k) l.k, now(), now() + (l.expires_at - l.created_at), l.fingerprint, l.fingerprint_version, l.status, l.ref, l.answer, l.replays
+         insert into idempotency (k, tenant_id, created_at, expires_at, fingerprint, fingerprint_version, status, ref, answer, replays)
+           select distinct on (l.k) l.k, l.tenant_id, now(), now() + (l.expires_at - l.created_at), l.fingerprint, l.fingerprint_version, l.status, l.ref, l.answer, l.replays
              from late l where not exists (select from idempotency i
                where i.k = l.k and i.created_at > now() - make_interval(secs => $2) and i.created_at <= now() + interval '1 hour' and i.expires_at > now())
              order by l.k, l.created_at desc",
