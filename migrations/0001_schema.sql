@@ -153,7 +153,7 @@ create table idempotency_policy (
 create table event_type (
   id uuid primary key,
   tenant_id uuid not null references tenant,
-  name text not null,
+  name text collate "C" not null,
   description text not null default '',
   schemas json,
   feature_flag text,
@@ -164,6 +164,7 @@ create table event_type (
   updated_at timestamptz not null default now(),
   constraint event_type_name unique (tenant_id, name)
 );
+comment on column event_type.name is 'in the order of its bytes, which is that of the list';
 
 create table application (
   id uuid primary key,

@@ -33,7 +33,7 @@ pub(crate) async fn missing(connection: &mut PgConnection) -> Result<Vec<&'stati
         match installed.iter().find(|row| row.name == name) {
             Some(row) if row.source == source => {}
             Some(_) => {
-                return Err(refuse(&format!(
+                return Err(refuse(format!(
                     "the database has another function `{name}` than this release: a release that was never published made it, so begin with an empty database"
                 )));
             }
