@@ -6,6 +6,8 @@ mod backlog;
 mod bad_input;
 /// The benchmark that is shipped measures what it says.
 mod bench;
+/// Two installations in two schemas of one database.
+mod cells;
 /// The commands of the program, run as processes.
 mod cli;
 /// The clock of the database's server is set.

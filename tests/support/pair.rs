@@ -8,8 +8,8 @@ use std::{
     process::Stdio,
 };
 
+use embedded::{Cluster, Durability, Options};
 use rustix::process::{Pid, Signal, kill_process};
-use storage::embedded::{Cluster, Durability, Options};
 use tempfile::TempDir;
 use tokio::process::Command;
 

@@ -208,15 +208,16 @@ impl Db {
         self.inner.clock.new_id()
     }
 
-    /// A connection outside the pool that hears what is notified on a channel, and where it leads.
-    pub(crate) async fn listen(&self, channel: &str) -> std::result::Result<(PgListener, Origin), sqlx::Error> {
-        let (session, origin) = open(&self.inner.hosts, "posthaste-listener").await?;
+    /// A connection outside the pool that hears when something is due, and where it leads.
+    pub(crate) async fn listen(&self) -> std::result::Result<(PgListener, Origin), sqlx::Error> {
+        let (mut session, origin) = open(&self.inner.hosts, "posthaste-listener").await?;
+        let channel = in_time(PING, wakeups::channel(&mut session)).await?;
         // A pool of its own, since a listener that is dropped waits for an answer before it lets go of its place.
         let options = origin.options().application_name("posthaste-listener");
         let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(LISTEN_PATIENCE).connect_lazy_with(options);
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.eager_reconnect(false);
-        in_time(LISTEN_PATIENCE, listener.listen(channel)).await?;
+        in_time(LISTEN_PATIENCE, listener.listen(&channel)).await?;
         in_time(PING, session.close()).await?;
         Ok((listener, origin))
     }

@@ -152,7 +152,9 @@ pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &P
             sqlx::query_as!(
                 Row,
                 r#"select * from event_type where tenant_id = $1 and name > $2 and name < $3 and ($5 or not is_archived)
-                    order by name "# + $order + " limit $4",
+                    order by name "#
+                    + $order
+                    + " limit $4",
                 Uuid::from(tenant_id),
                 after,
                 end,

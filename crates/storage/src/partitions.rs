@@ -9,11 +9,12 @@ use domain::id::{Id as _, MessageId};
 
 use crate::{Db, Error, Result, connection::Connection, trim};
 
-/// The advisory lock under which one node at a time makes partitions ("parts" in ASCII).
-const LOCK: i64 = 0x70_61_72_74_73;
-/// The advisory lock under which one node at a time drops them ("sweep" in ASCII): another one, because a sweep may wait for a
+/// The advisory lock under which one node at a time makes partitions ("part" in ASCII). This lock and the next one are those of the
+/// table `message` of this schema, since another schema of the database may hold other tenants.
+const LOCK: i32 = 0x70_61_72_74;
+/// The advisory lock under which one node at a time drops them ("drop" in ASCII): another one, because a sweep may wait for a
 /// long reader, and a partition that is missing must not wait with it.
-const SWEEP: i64 = 0x73_77_65_65_70;
+const SWEEP: i32 = 0x64_72_6f_70;
 /// What suits a sweep better than the limits of a request: detaching may wait for a while, and holds up at most whoever wants to
 /// attach a partition to the same table; so each wait for a lock is short, and the next round goes on where this one ended.
 const STATEMENT_TIMEOUT: Duration = Duration::from_mins(5);
@@ -31,7 +32,7 @@ pub async fn ensure(db: &Db) -> Result<()> {
 /// counted from what it shows now.
 pub(crate) async fn ensure_for(db: &Db, ids: &[Uuid]) -> Result<()> {
     let mut tx = db.pool().begin().await?;
-    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
+    sqlx::query!("select pg_advisory_xact_lock($1, 'message'::regclass::oid::int)", LOCK).execute(&mut *tx).await?;
     let times: Vec<_> = ids.iter().map(|id| MessageId::from(*id).created_at()).collect();
     sqlx::query!(
         "select ensure_partition(parent::regclass, to_char(week at time zone 'UTC', 'YYYYMMDD'), 'id', uuid_floor(week)::text, uuid_floor(week + interval '168 hours')::text)
@@ -54,7 +55,7 @@ pub(crate) async fn make_in<C>(tx: &mut C) -> std::result::Result<(), sqlx::Erro
 where
     for<'e> &'e mut C: Executor<'e, Database = Postgres>,
 {
-    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK).execute(&mut *tx).await?;
+    sqlx::query!("select pg_advisory_xact_lock($1, 'message'::regclass::oid::int)", LOCK).execute(&mut *tx).await?;
     let made = sqlx::query_scalar!(r#"select ensure_partitions(interval '28 days') as "made!""#).fetch_one(&mut *tx).await?;
     if made > 0 {
         tracing::debug!(made, "made partitions");
@@ -102,7 +103,10 @@ pub async fn drop_expired(db: &Db, retention: Duration) -> Result<Option<Vec<Stu
     sqlx::raw_sql(PATIENCE).execute(&mut connection).await?;
     connection.be_patient(STATEMENT_TIMEOUT);
     count(db, &mut connection, retention).await?;
-    if !sqlx::query_scalar!(r#"select pg_try_advisory_lock($1) as "is_ours!""#, SWEEP).fetch_one(&mut connection).await? {
+    if !sqlx::query_scalar!(r#"select pg_try_advisory_lock($1, 'message'::regclass::oid::int) as "is_ours!""#, SWEEP)
+        .fetch_one(&mut connection)
+        .await?
+    {
         return Ok(None);
     }
     let mut stuck = Vec::new();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{Executor as _, postgres::PgListener};
+use sqlx::{Executor as _, PgConnection, postgres::PgListener};
 use tokio::time::timeout;
 
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     hosts::Origin,
 };
 
-const CHANNEL: &str = "posthaste_due";
 /// Bursts become one NOTIFY.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long to wait before listening again after the connection was lost.
@@ -72,12 +71,17 @@ impl Wakeups {
                 self.listener = None;
                 return;
             }
-            match Box::pin(self.db.listen(CHANNEL)).await {
+            match Box::pin(self.db.listen()).await {
                 Ok(listener) => (self.listener, self.heard) = (Some(listener), Instant::now()),
                 Err(_) => tokio::time::sleep(BACK_OFF).await,
             }
         }
     }
+}
+
+/// The channel of this schema's queue: another schema of the database may hold other tenants.
+pub(crate) async fn channel(session: &mut PgConnection) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar!(r#"select 'posthaste_due_' || 'queue'::regclass::oid as "channel!""#).fetch_one(session).await
 }
 
 impl Db {
@@ -95,7 +99,7 @@ pub(crate) async fn tell_others(db: Weak<Inner>) {
         if news.is_ok() {
             tokio::time::sleep(DEBOUNCE).await;
             // A lost NOTIFY costs others a poll interval and nothing else.
-            sqlx::query!("select pg_notify($1, '')", CHANNEL).execute(&inner.pool).await.ok();
+            sqlx::query!("select pg_notify('posthaste_due_' || 'queue'::regclass::oid, '')").execute(&inner.pool).await.ok();
         }
     }
 }

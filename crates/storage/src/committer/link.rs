@@ -37,7 +37,7 @@ pub(super) enum Trouble {
     TooSlow,
     /// Something in the batch cannot be stored; nothing was written.
     BadData,
-    /// Somebody else locks a row that it needs; nothing was written.
+    /// Somebody else locks a row that it needs, or won against it; nothing was written.
     Locked,
     /// The server has no room for all the locks of the batch; nothing was written, and a part of it may fit.
     TooLarge,
@@ -51,15 +51,24 @@ impl Trouble {
             // An error of our own making (encoding) is the data's; all others are the connection's.
             return if matches!(error, sqlx::Error::Encode(_)) { Self::BadData } else { Self::Lost };
         };
-        match database.code().as_deref().unwrap_or_default() {
+        Self::of_state(database.code().as_deref().unwrap_or_default(), database.constraint().is_some())
+    }
+
+    /// What an SQLSTATE means (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+    fn of_state(code: &str, has_constraint: bool) -> Self {
+        match code {
             // A row without a partition breaks no constraint that has a name.
-            "23514" if database.constraint().is_none() => Self::MissingPartition,
+            "23514" if !has_constraint => Self::MissingPartition,
+            // The statement was canceled: by its timeout, or by somebody who found it slow.
             "57014" => Self::TooSlow,
-            "55P03" => Self::Locked,
+            // No lock in time, a deadlock, a serialization failure (of somebody's trigger): another try may do better.
+            "55P03" | "40P01" | "40001" => Self::Locked,
             // The only memory that a statement of ours can run out of is that of the lock table.
             "53200" => Self::TooLarge,
             // The server is going away, or takes no writes any more.
             "57P01" | "57P02" | "57P03" | "57P05" | "25006" => Self::Lost,
+            // It has ended a session that was silent in a transaction.
+            "25P03" => Self::Lost,
             code => match code.get(..2) {
                 Some("08") => Self::Lost,
                 Some("22" | "23" | "54") => Self::BadData,
@@ -128,4 +137,29 @@ fn name(lock: Uuid) -> String {
 
 fn session_lock(lock: Uuid) -> i64 {
     crate::idempotency::lock_id(SESSION_LOCK, lock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlstate_says_what_is_to_become_of_the_batch() {
+        let table = [
+            (Trouble::Lost, &["08006", "57P01", "57P02", "57P03", "57P05", "25006", "25P03"][..]),
+            (Trouble::TooSlow, &["57014"]),
+            (Trouble::Locked, &["55P03", "40P01", "40001"]),
+            (Trouble::TooLarge, &["53200"]),
+            (Trouble::BadData, &["22021", "23502", "54000"]),
+            // A full disk, too many connections, a fault of the server, something that is not there yet.
+            (Trouble::NotNow, &["53100", "53300", "XX000", "42883", ""]),
+        ];
+        for (trouble, codes) in table {
+            for code in codes {
+                assert_eq!(Trouble::of_state(code, false), trouble, "{code}");
+            }
+        }
+        assert_eq!(Trouble::of_state("23514", false), Trouble::MissingPartition);
+        assert_eq!(Trouble::of_state("23514", true), Trouble::BadData, "a broken constraint is no missing partition");
+    }
 }

@@ -153,6 +153,7 @@ impl Writer {
                     self.aside.take(&mut batch);
                 }
                 batch.give_up_withdrawn();
+                tokio::time::sleep(REST).await;
                 parts.push(batch);
             }
             Trouble::NotNow | Trouble::TooLarge | Trouble::TooSlow => {
