@@ -65,10 +65,8 @@ impl Trouble {
             "55P03" | "40P01" | "40001" => Self::Locked,
             // The only memory that a statement of ours can run out of is that of the lock table.
             "53200" => Self::TooLarge,
-            // The server is going away, or takes no writes any more.
-            "57P01" | "57P02" | "57P03" | "57P05" | "25006" => Self::Lost,
-            // It has ended a session that was silent in a transaction.
-            "25P03" => Self::Lost,
+            // The server is going away, takes no writes any more, or has ended a session that was silent in a transaction.
+            "57P01" | "57P02" | "57P03" | "57P05" | "25006" | "25P03" => Self::Lost,
             code => match code.get(..2) {
                 Some("08") => Self::Lost,
                 Some("22" | "23" | "54") => Self::BadData,
