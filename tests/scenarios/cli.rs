@@ -183,6 +183,13 @@ async fn a_printed_token_opens_the_api() {
     client.post("/api/v1/app", &json!({ "name": "mine" })).await.expect(201);
     let (_, other, _) = run(command(PROGRAM, &["token", "org_other"], &environment)).await;
     assert_eq!(server.client.with_token(other.trim()).get("/api/v1/app").await.expect(200).json()["data"], json!([]));
+    let customer = Customer::create(&client).await;
+    let (_, application, _) = run(command(PROGRAM, &["token", "--application", &customer.id], &environment)).await;
+    let bearer = server.client.with_token(application.trim());
+    bearer.get(&customer.path("/endpoint")).await.expect(200);
+    bearer.get("/api/v1/app").await.expect(403);
+    let (status, _, errors) = run(command(PROGRAM, &["token", "--application", "acme"], &environment)).await;
+    assert!(!status.success() && errors.contains("app_"), "{errors}");
     let (status, _, errors) = run(command(PROGRAM, &["token", "not a tenant"], &environment)).await;
     assert!(!status.success() && errors.contains("org_"), "{errors}");
     let elsewhere = tempfile::tempdir().expect("a folder");

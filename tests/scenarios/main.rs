@@ -8,6 +8,8 @@ mod bad_input;
 mod bench;
 /// Two installations in two schemas of one database.
 mod cells;
+/// No modules of a crate use each other in a circle.
+mod circles;
 /// The commands of the program, run as processes.
 mod cli;
 /// The clock of the database's server is set.

@@ -36,6 +36,16 @@ pub fn operations() -> Vec<(String, String)> {
     CONTRACT.paths.iter().flat_map(of_path).collect()
 }
 
+/// What a caller must be allowed, operation by operation: method, path template, and the name of the permission. Operations that anybody
+/// may ask for are not among them.
+pub fn permissions() -> Vec<(String, String, String)> {
+    let of = |(method, path): (String, String)| {
+        let named = CONTRACT.paths[&path][method.to_lowercase()]["security"][0]["HTTPBearer"][0].as_str()?.to_owned();
+        Some((method, path, named))
+    };
+    operations().into_iter().filter_map(of).collect()
+}
+
 /// The fields of an operation's body, each with whether it must be there.
 pub fn fields(method: &str, template: &str) -> Vec<(String, bool)> {
     let body = &CONTRACT.paths[template][method.to_lowercase()]["requestBody"]["content"]["application/json"]["schema"];

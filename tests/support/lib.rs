@@ -73,6 +73,12 @@ pub fn token(tenant: &str) -> String {
     api::mint_token(JWT_SECRET, tenant, chrono::Utc::now())
 }
 
+/// A bearer token of one application of a tenant.
+pub fn application_token(tenant: &str, application: &str) -> String {
+    let application = domain::id::Id::parse(application).expect("the id of an application");
+    api::mint_application_token(JWT_SECRET, tenant, application, chrono::Utc::now())
+}
+
 /// What differs from a server with its defaults.
 #[derive(Clone, Debug)]
 pub struct Options {

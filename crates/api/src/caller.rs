@@ -1,4 +1,7 @@
-//! Who is calling: bearer tokens (JWT, HS256) with the claims that Svix tokens carry.
+//! Who is calling: bearer tokens (JWT, HS256) with the claims that Svix tokens carry. No other file looks into a token.
+//!
+//! A token of an organisation has it in `sub` (`org_…`); one of an application has that in `sub` (`app_…`) and the organisation in
+//! `org`. Svix tokens may say in `feature_flags` which event types an application gets to see.
 
 use std::{
     collections::HashMap,
@@ -8,26 +11,31 @@ use std::{
 
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Days, Utc};
+use domain::{
+    caller::{Caller, Kind, Permissions},
+    id::{ApplicationId, Id, TenantId},
+};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 
-/// For how long a minted token is valid, in days: ten years, as `svix-server jwt generate` has it.
+/// For how long a token of an organisation is valid, in days: ten years, as `svix-server jwt generate` has it.
 const TOKEN_LIFETIME: Days = Days::new(3650);
+/// For how long a token of an application is valid, in days, as Svix has it for those that it hands to customers: none can be
+/// taken back.
+const APPLICATION_TOKEN_LIFETIME: Days = Days::new(28);
 /// By how much the clocks of the token's maker and ours may differ, in seconds (as in svix-server).
 const LEEWAY: u64 = 900;
 /// For how long a token that was found good is taken for good without another look; far less than the leeway.
 const MEMORY: Duration = Duration::from_secs(10);
 /// How many such tokens are remembered.
 const REMEMBERED: usize = 1024;
-/// The most characters of a subject after its prefix.
+/// The most characters of a tenant's name after its prefix.
 const MAX_SUBJECT: usize = 100;
 /// The prefix of the subjects that are tenants.
 const TENANT_PREFIX: &str = "org_";
-/// The prefix of the subjects that are one application of a tenant.
-const APPLICATION_PREFIX: &str = "app_";
 
 #[derive(Serialize)]
 struct MintedClaims<'a> {
@@ -36,28 +44,38 @@ struct MintedClaims<'a> {
     exp: i64,
     iss: &'a str,
     sub: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
+    org: Option<String>,
+    feature_flags: Option<Vec<String>>,
 }
 
 /// A bearer token for a tenant (`org_…`), valid for ten years from `now`.
-///
-/// # Panics
-/// Never: the claims always serialise, and HS256 takes a secret of any length.
-pub fn mint_token(secret: &str, subject: &str, now: DateTime<Utc>) -> String {
+pub fn mint_token(secret: &str, tenant: &str, now: DateTime<Utc>) -> String {
+    mint(secret, tenant, None, now, TOKEN_LIFETIME)
+}
+
+/// A bearer token for one application of a tenant, valid for 28 days from `now`.
+pub fn mint_application_token(secret: &str, tenant: &str, application: ApplicationId, now: DateTime<Utc>) -> String {
+    mint(secret, &application.public(), Some(tenant), now, APPLICATION_TOKEN_LIFETIME)
+}
+
+fn mint(secret: &str, subject: &str, organisation: Option<&str>, now: DateTime<Utc>, lifetime: Days) -> String {
     let issued = now.timestamp();
-    let expires = now.checked_add_days(TOKEN_LIFETIME).unwrap_or(now).timestamp();
-    let claims = MintedClaims { iat: issued, nbf: issued, exp: expires, iss: "posthaste", sub: subject };
+    let expires = now.checked_add_days(lifetime).unwrap_or(now).timestamp();
+    let claims = MintedClaims { iat: issued, nbf: issued, exp: expires, iss: "posthaste", sub: subject, org: organisation };
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(secret.as_bytes()))
         .expect("HS256 signs with a secret of any length")
 }
 
-/// Whether a tenant can have this subject: `org_` and 1 to 100 letters, digits, `-` or `_`.
-fn is_tenant(subject: &str) -> bool {
-    subject.strip_prefix(TENANT_PREFIX).is_some_and(|name| {
+/// Whether a tenant can have this name: `org_` and 1 to 100 letters, digits, `-` or `_`.
+fn is_tenant(name: &str) -> bool {
+    name.strip_prefix(TENANT_PREFIX).is_some_and(|name| {
         (1..=MAX_SUBJECT).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
     })
 }
@@ -70,9 +88,49 @@ pub(crate) struct Verifier {
     known: RwLock<HashMap<Box<str>, Known>>,
 }
 
-/// Whose a verified token is, and when it was verified.
+/// What a token that we signed says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    /// The tenant's name.
+    pub(crate) tenant: Box<str>,
+    /// Of event types that are behind a flag, only those with one of these are shown; absent: all are.
+    pub(crate) feature_flags: Option<Arc<[String]>>,
+    kind: Kind,
+}
+
+impl Token {
+    fn read(claims: Claims) -> Result<Self, ApiError> {
+        let Claims { sub, org, feature_flags } = claims;
+        let subject = sub.ok_or(ApiError::Unauthenticated("the token names no subject"))?;
+        if is_tenant(&subject) {
+            return Ok(Self { tenant: subject.into(), kind: Kind::Organisation, feature_flags: None });
+        }
+        if !ApplicationId::has_prefix(&subject) {
+            let wrong = "the token's subject is neither `org_` and 1 to 100 letters, digits, `-` or `_`, nor the id of an application";
+            return Err(ApiError::Unauthenticated(wrong));
+        }
+        let application = ApplicationId::parse(&subject);
+        let application =
+            application.map_err(|_| ApiError::Unauthenticated("the token's subject is not the id of an application of ours"))?;
+        let tenant = org.filter(|org| is_tenant(org));
+        let tenant = tenant.ok_or(ApiError::Unauthenticated("the token of an application must name its organisation in `org`"))?;
+        Ok(Self { tenant: tenant.into(), kind: Kind::Application(application), feature_flags: feature_flags.map(Arc::from) })
+    }
+
+    /// What its bearer may.
+    pub(crate) fn permissions(&self) -> Permissions {
+        self.kind.permissions()
+    }
+
+    /// Who asks with it, once it is known which tenant is meant.
+    pub(crate) fn caller(&self, tenant_id: TenantId) -> Caller {
+        Caller::new(tenant_id, self.kind)
+    }
+}
+
+/// A verified token, and when it was verified.
 struct Known {
-    subject: Arc<str>,
+    token: Arc<Token>,
     since: Instant,
 }
 
@@ -91,45 +149,39 @@ impl Verifier {
         }
     }
 
-    /// The subject of the request's token: a tenant's `org_…`.
-    pub(crate) fn subject(&self, headers: &HeaderMap) -> Result<Arc<str>, ApiError> {
+    /// The token of a request.
+    pub(crate) fn token(&self, headers: &HeaderMap) -> Result<Arc<Token>, ApiError> {
         let value = headers.get(header::AUTHORIZATION).ok_or(ApiError::Unauthenticated("the request carries no token"))?;
-        let token = value
+        let text = value
             .to_str()
             .ok()
             .and_then(|text| text.split_once(' '))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
             .map(|(_, token)| token.trim())
             .ok_or(ApiError::Unauthenticated("the Authorization header is not a bearer token"))?;
-        if let Some(known) = self.known.read().get(token).filter(|known| known.since.elapsed() < MEMORY) {
-            return Ok(Arc::clone(&known.subject));
+        if let Some(known) = self.known.read().get(text).filter(|known| known.since.elapsed() < MEMORY) {
+            return Ok(Arc::clone(&known.token));
         }
-        let subject = self.verify(token)?;
-        if is_tenant(&subject) {
-            Ok(self.remember(token, subject.into()))
-        } else if subject.starts_with(APPLICATION_PREFIX) {
-            Err(ApiError::Forbidden("tokens of a single application (`sub` app_…) are not supported yet: use a token of the organisation"))
-        } else {
-            Err(ApiError::Unauthenticated("the token's subject is not `org_` and 1 to 100 letters, digits, `-` or `_`"))
-        }
+        let token = Arc::new(self.verify(text).and_then(Token::read)?);
+        self.remember(text, &token);
+        Ok(token)
     }
 
-    fn remember(&self, token: &str, subject: Arc<str>) -> Arc<str> {
+    fn remember(&self, text: &str, token: &Arc<Token>) {
         let mut known = self.known.write();
         if known.len() >= REMEMBERED {
             known.clear();
         }
-        known.insert(token.into(), Known { subject: Arc::clone(&subject), since: Instant::now() });
-        subject
+        known.insert(text.into(), Known { token: Arc::clone(token), since: Instant::now() });
     }
 
-    fn verify(&self, token: &str) -> Result<String, ApiError> {
+    fn verify(&self, token: &str) -> Result<Claims, ApiError> {
         use jsonwebtoken::errors::ErrorKind;
 
         let mut reason = "the token is not valid";
         for key in &self.keys {
             match jsonwebtoken::decode::<Claims>(token, key, &self.validation) {
-                Ok(data) => return data.claims.sub.ok_or(ApiError::Unauthenticated("the token names no subject")),
+                Ok(data) => return Ok(data.claims),
                 Err(error) => match error.kind() {
                     ErrorKind::ExpiredSignature => reason = "the token has expired",
                     ErrorKind::ImmatureSignature => reason = "the token is not valid yet",
@@ -149,10 +201,14 @@ mod tests {
     const OTHER: &str = "a secret of the second house";
     const NOW: i64 = 1_790_000_000;
 
-    fn read(verifier: &Verifier, token: &str) -> Result<String, u16> {
+    fn token(verifier: &Verifier, text: &str) -> Result<Arc<Token>, u16> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a header value"));
-        verifier.subject(&headers).map(|subject| subject.to_string()).map_err(|error| error.status().as_u16())
+        headers.insert(header::AUTHORIZATION, format!("Bearer {text}").parse().expect("a header value"));
+        verifier.token(&headers).map_err(|error| error.status().as_u16())
+    }
+
+    fn read(verifier: &Verifier, text: &str) -> Result<String, u16> {
+        token(verifier, text).map(|token| token.tenant.to_string())
     }
 
     fn signed(claims: &serde_json::Value, algorithm: Algorithm) -> String {
@@ -165,6 +221,29 @@ mod tests {
         let now = DateTime::from_timestamp(NOW, 0).expect("a time");
         assert_eq!(read(&verifier, &mint_token(SECRET, "org_acme", now)), Ok("org_acme".into()));
         assert_eq!(read(&Verifier::new(&[OTHER.into()]), &mint_token(SECRET, "org_acme", now)), Err(401));
+    }
+
+    #[test]
+    fn a_token_of_an_application_names_it_and_its_tenant() {
+        let verifier = Verifier::new(&[SECRET.into()]);
+        let application = ApplicationId(uuid::Uuid::now_v7());
+        let now = DateTime::from(std::time::SystemTime::now());
+        let minted = mint_application_token(SECRET, "org_acme", application, now);
+        let found = token(&verifier, &minted).expect("a good token");
+        assert_eq!((&*found.tenant, found.kind), ("org_acme", Kind::Application(application)));
+        let id = application.public();
+        for claims in [
+            serde_json::json!({ "sub": id }),
+            serde_json::json!({ "sub": id, "org": "acme" }),
+            serde_json::json!({ "sub": "app_1srOrx2ZWZBpBUvZwXKQmoEYga2", "org": "org_acme" }),
+            serde_json::json!({ "sub": "app_acme", "org": "org_acme" }),
+            serde_json::json!({ "org": "org_acme" }),
+        ] {
+            assert_eq!(token(&verifier, &signed(&claims, Algorithm::HS256)), Err(401), "{claims}");
+        }
+        let claims = serde_json::json!({ "sub": id, "org": "org_acme", "feature_flags": ["beta"] });
+        let found = token(&verifier, &signed(&claims, Algorithm::HS256)).expect("a good token");
+        assert_eq!(found.feature_flags.as_deref(), Some(["beta".to_owned()].as_slice()));
     }
 
     #[test]
@@ -181,7 +260,6 @@ mod tests {
     fn foreign_subjects_and_algorithms_are_refused() {
         let verifier = Verifier::new(&[SECRET.into()]);
         let token = |sub: &str| read(&verifier, &signed(&serde_json::json!({ "sub": sub }), Algorithm::HS256));
-        assert_eq!(token("app_1srOrx2ZWZBpBUvZwXKQmoEYga2"), Err(403));
         for subject in ["", "org_", "user_1", "org_a b", "org_a\u{0}", &format!("org_{}", "x".repeat(101))] {
             assert_eq!(token(subject), Err(401), "{subject:?}");
         }

@@ -9,23 +9,27 @@ use axum::{
 };
 use utoipa::openapi::path::PathItem;
 
-use crate::{Context, openapi};
+use crate::routes;
 
 /// What a page of ours may do: show itself.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const STYLE: &str = "<style>body{font:16px/1.5 system-ui;max-width:60rem;margin:2rem auto;padding:0 1rem}td{padding:.1rem 1rem .1rem 0;\
     vertical-align:top}</style>";
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(openapi::openapi_yaml);
+static DOCUMENT: LazyLock<String> = LazyLock::new(routes::openapi_yaml);
 static OPERATIONS: LazyLock<String> = LazyLock::new(operations);
 
+/// What else this server has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extras {
+    /// A receiver at `/_play/{id}`.
+    pub(crate) playground: bool,
+}
+
 /// Says what this is and where to go from here.
-pub(crate) async fn page(State(context): State<Context>) -> Response {
-    let play = if context.config.has_playground {
-        "<li><a href=\"/_play/first\">/_play/first</a>: a receiver to try with, and what it got</li>"
-    } else {
-        ""
-    };
+pub(crate) async fn page(State(extras): State<Extras>) -> Response {
+    let play =
+        if extras.playground { "<li><a href=\"/_play/first\">/_play/first</a>: a receiver to try with, and what it got</li>" } else { "" };
     html(format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>Posthaste</title>{STYLE}</head><body><h1>Posthaste {}</h1>\
          <p>Accepts a message once and delivers it to every subscribed endpoint. This is the server; its API is at <code>/api/v1</code>.</p>\
@@ -62,7 +66,7 @@ pub(crate) fn escaped(text: &str) -> String {
 
 fn operations() -> String {
     let mut rows = String::new();
-    for (path, item) in &openapi::document().paths.paths {
+    for (path, item) in &routes::document().paths.paths {
         let PathItem { get, put, post, delete, patch, .. } = item;
         for (method, operation) in [("GET", get), ("POST", post), ("PUT", put), ("PATCH", patch), ("DELETE", delete)] {
             if let Some(operation) = operation {

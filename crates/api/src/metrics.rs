@@ -7,18 +7,11 @@ use axum::{
 };
 use storage::Db;
 
-use crate::Context;
-
 /// Shows what this server counts, in the OpenMetrics text format. It takes no token, and answers without the database too.
 #[utoipa::path(get, path = "/metrics", tag = "Health", operation_id = "metrics.get", responses(
     (status = 200, description = "Metrics, as Prometheus reads them", body = String, content_type = "application/openmetrics-text"),
 ))]
-pub(crate) async fn scrape(State(context): State<Context>) -> Response {
-    of(&context.db).await
-}
-
-/// The metrics of the server that holds this database.
-pub(crate) async fn of(db: &Db) -> Response {
+pub(crate) async fn scrape(State(db): State<Db>) -> Response {
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(storage::metrics::CONTENT_TYPE))];
-    (headers, storage::metrics::scrape(db).await).into_response()
+    (headers, storage::metrics::scrape(&db).await).into_response()
 }

@@ -1,9 +1,10 @@
 //! The OpenAPI document, made from the list of routes.
 //!
-//! Handlers document what is theirs: the summary, the query, the body and the successes. Everything that operations share
-//! is added here, by looking at each operation: names in the path, the idempotency key, and the errors that the admission
-//! of a request and the layers around it can answer with.
+//! Handlers document what is theirs: the summary, and by their signatures the query, the body and the successes. The table adds the
+//! permission. Everything that operations share is added here, by looking at each operation: names in the path, the idempotency key,
+//! and the errors that the admission of a request and the layers around it can answer with.
 
+use domain::caller::{Permission, Permissions};
 use serde_json::json;
 use utoipa::{
     PartialSchema, ToSchema,
@@ -12,18 +13,19 @@ use utoipa::{
         ResponseBuilder, Schema,
         path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
         schema::{ComponentsBuilder, Type},
-        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
         tag::TagBuilder,
     },
 };
 
 use crate::{
-    error::{ErrorBody, JSON, Problem, ValidationBody},
-    svix::fields::{HEADER_KEY, NAME},
+    svix::{
+        error::{ErrorBody, Item, ValidationBody},
+        fields::{HEADER_KEY, NAME},
+    },
+    transport::{json::MEDIA_TYPE, table::BEARER},
 };
 
-/// The name of the security scheme, as in the Svix document.
-const BEARER: &str = "HTTPBearer";
 /// The tags of operations, in reading order.
 const TAGS: [&str; 7] = ["Application", "Endpoint", "Event Type", "Message", "Message Attempt", "Idempotency", "Health"];
 
@@ -37,47 +39,41 @@ pub(crate) fn preamble() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("HTTP Bearer token passed in the `Authorization` header; `posthaste token` prints one"));
+        .description(Some(format!(
+            "HTTP Bearer token passed in the `Authorization` header; `posthaste token` prints one. Each operation names what its caller must be \
+             allowed. The token of an organisation is allowed everything; that of one application, with this application alone: {}.",
+            of_an_application()
+        )));
     let mut components = ComponentsBuilder::new().security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
-    for (name, schema) in [schema::<ErrorBody>(), schema::<ValidationBody>(), schema::<Problem>()] {
+    for (name, schema) in [schema::<ErrorBody>(), schema::<ValidationBody>(), schema::<Item>()] {
         components = components.schema(name, schema);
     }
     let tags = TAGS.map(|name| TagBuilder::new().name(name).build());
     OpenApiBuilder::new().info(info.build()).components(Some(components.build())).tags(Some(tags)).build()
 }
 
+/// What the token of an application lets its bearer do.
+fn of_an_application() -> String {
+    let allowed = Permission::ALL.iter().filter(|permission| Permissions::APPLICATION.contain(**permission));
+    allowed.map(|permission| format!("`{}`", permission.name())).collect::<Vec<_>>().join(", ")
+}
+
 fn schema<T: ToSchema>() -> (String, RefOr<Schema>) {
     (T::name().into_owned(), T::schema())
 }
 
-/// The OpenAPI document of this release, as YAML.
-///
-/// # Panics
-/// Never: the document is the same at every call, and a test renders it.
-pub fn openapi_yaml() -> String {
-    document().to_yaml().expect("the document renders")
-}
-
-/// The OpenAPI document of this release.
-pub(crate) fn document() -> OpenApi {
-    let mut document = crate::operations(|routes| routes).merge(crate::metrics_operation()).into_openapi();
+/// Adds to a document what the admission of requests and the layers around it make true of every operation that asks for a token.
+pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
     for (path, item) in &mut document.paths.paths {
-        complete(path, item);
-    }
-    document
-}
-
-fn complete(path: &str, item: &mut PathItem) {
-    let PathItem { get, put, post, delete, patch, .. } = item;
-    for (method, operation) in [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)] {
-        if let Some(operation) = operation
-            && operation.tags.as_ref().is_none_or(|tags| !tags.iter().any(|tag| tag == "Health"))
-        {
-            add_parameters(path, method, operation);
-            add_errors(path, method, operation);
-            operation.security = Some(vec![SecurityRequirement::new(BEARER, Vec::<String>::new())]);
+        let PathItem { get, put, post, delete, patch, .. } = item;
+        for (method, operation) in [("GET", get), ("PUT", put), ("POST", post), ("DELETE", delete), ("PATCH", patch)] {
+            if let Some(operation) = operation.as_mut().filter(|operation| operation.security.is_some()) {
+                add_parameters(path, method, operation);
+                add_errors(path, method, operation);
+            }
         }
     }
+    document
 }
 
 fn takes_key(method: &str) -> bool {
@@ -156,7 +152,7 @@ fn add_errors(path: &str, method: &str, operation: &mut Operation) {
 }
 
 fn response(description: &str, body: RefOr<Schema>) -> Response {
-    ResponseBuilder::new().description(description).content(JSON, ContentBuilder::new().schema(Some(body)).build()).build()
+    ResponseBuilder::new().description(description).content(MEDIA_TYPE, ContentBuilder::new().schema(Some(body)).build()).build()
 }
 
 /// Documents the header by which a repeated answer can be told.
@@ -170,17 +166,5 @@ fn mark_replays(operation: &mut Operation) {
                 response.headers.insert(name.to_owned(), header.build().into());
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_document_in_the_tree_is_current() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi.yaml");
-        let found = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(found == openapi_yaml(), "openapi.yaml is out of date; refresh it with `cargo run -- openapi > openapi.yaml`");
     }
 }

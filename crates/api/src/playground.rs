@@ -12,7 +12,7 @@ use axum::{
     Json,
     extract::{Path, Request, State},
     http::{HeaderMap, header},
-    response::IntoResponse,
+    response::{IntoResponse, Response},
 };
 use domain::id::TenantId;
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    Context,
+    context::Context,
     error::{ApiError, ApiResult},
     front::{self, escaped},
     svix::Timestamp,
@@ -119,7 +119,7 @@ pub(crate) async fn show(
     State((_, receivers)): State<(Context, Receivers)>,
     Path(receiver): Path<Receiver>,
     headers: HeaderMap,
-) -> ApiResult {
+) -> ApiResult<Response> {
     let id = check(receiver)?;
     let received = receivers.of(&id);
     let wants_page = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).is_some_and(|text| text.contains("text/html"));

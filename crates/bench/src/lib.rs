@@ -4,7 +4,8 @@
 //! Reading order:
 //! [`scenario`] what is measured and what is to be reached · [`run`] one run · [`site`] its ground · [`servers`] its processes ·
 //! [`load`] the publisher · [`receiver`] the customers · [`tally`] what became of each message · [`wire`] the little HTTP that
-//! both speak · [`process`] what Linux says of processes · [`figures`] medians and ratios · [`report`] what is printed ·
+//! both speak · [`process`] what Linux says of processes · [`figures`] medians · [`verdict`] targets
+//! beside them · [`report`] what is printed ·
 //! [`chart`] what is drawn · [`null_server`] what HTTP alone costs.
 
 mod chart;
@@ -19,6 +20,7 @@ mod scenario;
 mod servers;
 mod site;
 mod tally;
+mod verdict;
 mod wire;
 
 use std::{collections::HashMap, fmt, io, time::Duration};

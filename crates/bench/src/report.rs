@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use crate::{
     Length, Machine, Options,
     chart::{Axis, Chart, Panel},
-    figures::{Beside, Figure, Figures, Verdict},
+    figures::{Figure, Figures},
     scenario::{BY_RATE, NULL, Of, Scenario},
+    verdict::{Beside, Verdict},
 };
 
 /// The runs of one scenario, and those of `clean` right before each if it is compared with that.

@@ -9,9 +9,11 @@ use crate::{
     DEFAULT_TENANT,
     address::{self, Published},
     config::Settings,
-    mint_token, say, secrets, seed,
+    mint_token,
+    roles::Roles,
+    say, secrets, seed,
     serve::{Signals, migrate, until_signalled},
-    server::{self, Roles, Running},
+    server::{self, Running},
     telemetry,
 };
 

@@ -1,7 +1,7 @@
 //! The binary `posthaste`: reads the configuration, starts the other rooms, and stops them in order.
 //!
 //! Reading order:
-//! [`config`] every setting · [`server`] what runs together and how it stops · [`serve`] until a signal comes · [`dev`] the
+//! [`config`] every setting · [`roles`] [`server`] what runs together and how it stops · [`serve`] until a signal comes · [`dev`] the
 //! same with nothing to set up · [`bench`] how fast it is · [`reseal`] another main secret · [`seed`] what `dev` starts with ·
 //! [`secrets`] what `dev` makes up once · [`address`] where it listens · [`telemetry`] logs.
 
@@ -10,6 +10,7 @@ mod bench;
 pub mod config;
 mod dev;
 mod reseal;
+mod roles;
 mod secrets;
 mod seed;
 mod serve;
@@ -24,11 +25,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use chrono::{DateTime, Utc};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use domain::id::{ApplicationId, Id as _};
 use reqwest::header::SERVER;
 use storage::Migrated;
 
-use crate::{config::Settings, server::Roles};
+use crate::{config::Settings, roles::Roles};
 
 /// The tenant of `token` and of `dev` if none is named.
 const DEFAULT_TENANT: &str = "org_default";
@@ -75,6 +78,10 @@ enum Command {
         /// The tenant: `org_` and 1 to 100 letters, digits, `-` or `_`
         #[arg(default_value = DEFAULT_TENANT)]
         tenant: String,
+        /// Only for this application of the tenant, by its id (`app_…`): such a token looks after endpoints, sees messages and attempts,
+        /// publishes nothing, and is valid for 28 days
+        #[arg(long, value_name = "ID")]
+        application: Option<String>,
     },
     /// Prints the OpenAPI description of the API
     Openapi,
@@ -126,7 +133,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Worker { start } => serve::run(&settings, Roles::Worker, start.migrate).await,
         Command::Migrate => unless_signalled(&settings, migrate).await,
         Command::Reseal => unless_signalled(&settings, reseal::run).await,
-        Command::Token { tenant } => token(&settings, &tenant),
+        Command::Token { tenant, application } => token(&settings, &tenant, application.as_deref()),
         Command::Openapi => say(api::openapi_yaml().trim_end()),
         Command::Bench { arguments } => bench::run(&settings, arguments).await,
         Command::Healthcheck => healthcheck(&settings).await,
@@ -162,11 +169,16 @@ async fn migrate(settings: &Settings) -> Result<()> {
     }
 }
 
-fn token(settings: &Settings, tenant: &str) -> Result<()> {
+fn token(settings: &Settings, tenant: &str, application: Option<&str>) -> Result<()> {
     let name = tenant.strip_prefix("org_").unwrap_or_default();
     if name.is_empty() || name.len() > 100 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
         bail!("`{tenant}` is not a tenant: write `org_` and 1 to 100 letters, digits, `-` or `_`, such as {DEFAULT_TENANT}");
     }
+    let application = application.map(|id| {
+        ApplicationId::parse(id)
+            .map_err(|_| anyhow!("`{id}` is not the id of an application: write it as the API shows it, `app_` and 27 characters"))
+    });
+    let application = application.transpose()?;
     let secrets = match settings.jwt_secrets()? {
         Some(secrets) => secrets,
         None => secrets::read(&settings.data_dir())?.map(|secrets| vec![secrets.jwt]).ok_or_else(|| {
@@ -176,13 +188,22 @@ fn token(settings: &Settings, tenant: &str) -> Result<()> {
             )
         })?,
     };
-    say(&mint_token(&secrets[0], tenant))
+    let now = now();
+    say(&match application {
+        Some(id) => api::mint_application_token(&secrets[0], tenant, id, now),
+        None => api::mint_token(&secrets[0], tenant, now),
+    })
 }
 
-/// A token that is valid from this moment.
-#[expect(clippy::disallowed_methods, reason = "the one place where a clock is needed before there is a database")]
+/// A tenant's token that is valid from this moment.
 fn mint_token(secret: &str, tenant: &str) -> String {
-    api::mint_token(secret, tenant, chrono::Utc::now())
+    api::mint_token(secret, tenant, now())
+}
+
+/// The moment from which a token is valid.
+#[expect(clippy::disallowed_methods, reason = "the one place where a clock is needed before there is a database")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
 }
 
 async fn healthcheck(settings: &Settings) -> Result<()> {

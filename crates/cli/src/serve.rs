@@ -1,12 +1,13 @@
 //! Runs a server until a signal comes, and then stops it.
 
 use anyhow::{Context as _, Result, bail};
-use storage::{Ahead, Db, Migrated};
+use storage::{Db, Migrated};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{Config, Settings},
-    server::{self, Roles, Running},
+    roles::Roles,
+    server::{self, Running, too_old},
     telemetry,
 };
 
@@ -40,13 +41,6 @@ pub(crate) async fn migrate(database: &storage::Config) -> Result<Migrated> {
         Migrated::Newer(ahead) if !ahead.is_allowed() => bail!("{}", too_old(ahead)),
         migrated => Ok(migrated),
     }
-}
-
-/// What is said of a schema that does not let this program run on it.
-pub(crate) fn too_old(Ahead { schema, program, oldest_program }: Ahead) -> String {
-    format!(
-        "the database's schema was migrated by a newer release of Posthaste and needs one that knows migration {oldest_program}: it is at {schema}, and this release knows {program}; start a newer release"
-    )
 }
 
 /// The signals that end us. They count from the moment that this is made, so that none is missed while starting.

@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use domain::{egress_policy::EgressPolicy, url_policy::UrlPolicy};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use storage::{Db, SchemaState, committer, committer::Committer, hand_off, main_secret, workers};
+use storage::{Ahead, Db, SchemaState, committer, committer::Committer, hand_off, main_secret, workers};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
+pub use crate::roles::Roles;
 
 /// By how much a stop may outlast the request timeout.
 const STOP_PATIENCE: Duration = Duration::from_millis(4500);
@@ -25,17 +26,6 @@ const FEWEST_CONNECTIONS: usize = 16;
 const MOST_CONNECTIONS: usize = 10_000;
 
 const CANNOT_USE: &str = "cannot use the database of POSTHASTE_DATABASE_URL";
-
-/// What a process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Roles {
-    /// Answers requests and sends webhooks.
-    Both,
-    /// Answers requests.
-    Api,
-    /// Sends webhooks.
-    Worker,
-}
 
 /// A running server. Without [`Running::stop`] it is as if it had crashed.
 #[derive(Debug)]
@@ -176,7 +166,7 @@ pub(crate) async fn connect(database: &storage::Config) -> Result<Db> {
                 "a newer release has migrated the schema, and lets this one run on it"
             );
         }
-        SchemaState::Ahead(ahead) => bail!("{}", crate::serve::too_old(ahead)),
+        SchemaState::Ahead(ahead) => bail!("{}", too_old(ahead)),
     }
     match Db::connect(database).await {
         Err(storage::Error::Sealed) => bail!(
@@ -184,4 +174,11 @@ pub(crate) async fn connect(database: &storage::Config) -> Result<Db> {
         ),
         connected => connected.context(CANNOT_USE),
     }
+}
+
+/// What is said of a schema that does not let this program run on it.
+pub(crate) fn too_old(Ahead { schema, program, oldest_program }: Ahead) -> String {
+    format!(
+        "the database's schema was migrated by a newer release of Posthaste and needs one that knows migration {oldest_program}: it is at {schema}, and this release knows {program}; start a newer release"
+    )
 }

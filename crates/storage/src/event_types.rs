@@ -128,19 +128,31 @@ impl Effect for Delete {
     }
 }
 
-/// One event type, archived or not.
-pub async fn get(db: &Db, tenant_id: TenantId, name: &str) -> Result<EventType> {
+/// One event type, archived or not; one behind a flag only if that is among `feature_flags`, if these are given.
+pub async fn get(db: &Db, tenant_id: TenantId, name: &str, feature_flags: Option<&[String]>) -> Result<EventType> {
     let row = sqlx::query_as!(Row, "select * from event_type where tenant_id = $1 and name = $2", Uuid::from(tenant_id), name)
         .fetch_optional(db.pool())
         .await?;
-    Ok(row.ok_or(Error::NotFound(WHAT))?.into())
+    let event_type = row.map(EventType::from).filter(|event_type| is_shown(event_type, feature_flags));
+    event_type.ok_or(Error::NotFound(WHAT))
+}
+
+fn is_shown(event_type: &EventType, feature_flags: Option<&[String]>) -> bool {
+    let Some((flag, flags)) = event_type.feature_flag.as_ref().zip(feature_flags) else { return true };
+    flags.contains(flag)
 }
 
 /// After all names: they are made of letters, digits, `-`, `_` and `.`.
 const LAST_NAME: &str = "~";
 
-/// The tenant's event types by name.
-pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &PageRequest<String>) -> Result<Page<EventType>> {
+/// The tenant's event types by name; of those behind a flag, only those behind one of `feature_flags`, if these are given.
+pub async fn list(
+    db: &Db,
+    tenant_id: TenantId,
+    include_archived: bool,
+    feature_flags: Option<&[String]>,
+    page: &PageRequest<String>,
+) -> Result<Page<EventType>> {
     let (mut after, mut end) = ("", LAST_NAME);
     match &page.cursor {
         Some(cursor) if page.scans_up() => after = cursor,
@@ -152,6 +164,7 @@ pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &P
             sqlx::query_as!(
                 Row,
                 r#"select * from event_type where tenant_id = $1 and name > $2 and name < $3 and ($5 or not is_archived)
+                    and ($6::text[] is null or feature_flag is null or feature_flag = any($6))
                     order by name "#
                     + $order
                     + " limit $4",
@@ -160,6 +173,7 @@ pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &P
                 end,
                 page.rows(),
                 include_archived,
+                feature_flags as _,
             )
             .fetch_all(db.lists())
             .await
@@ -170,13 +184,20 @@ pub async fn list(db: &Db, tenant_id: TenantId, include_archived: bool, page: &P
     Ok(page.page(rows.into_iter().map(EventType::from).collect()))
 }
 
-/// Those of `names` that the tenant has not declared, or has archived.
-pub(crate) async fn missing(tx: &mut Connection, tenant_id: TenantId, names: &[String]) -> Result<Vec<String>> {
+/// Those of `names` that the tenant has not declared, or has archived, or shows only behind other flags than `feature_flags`.
+pub(crate) async fn missing(
+    tx: &mut Connection,
+    tenant_id: TenantId,
+    names: &[String],
+    feature_flags: Option<&[String]>,
+) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar!(
         r#"select wanted.name as "name!" from unnest($2::text[]) wanted(name)
-            where not exists (select from event_type e where e.tenant_id = $1 and e.name = wanted.name and not e.is_archived)"#,
+            where not exists (select from event_type e where e.tenant_id = $1 and e.name = wanted.name and not e.is_archived
+              and ($3::text[] is null or e.feature_flag is null or e.feature_flag = any($3)))"#,
         Uuid::from(tenant_id),
         names,
+        feature_flags as _,
     )
     .fetch_all(tx)
     .await?)

@@ -1,7 +1,7 @@
 //! What a claim on a key is: made by what gets as far as being executed, on one operation, for as long as it is remembered.
 
 use serde_json::{Value, json};
-use support::{App, Client, JWT_SECRET, Options, client::Request, customer::message};
+use support::{App, Client, Options, client::Request, customer::message};
 
 use super::same;
 
@@ -78,13 +78,12 @@ struct Operation {
 }
 
 /// Requests that are refused before anything is executed, each with the status of the refusal and a name that makes its key.
-fn refusals(client: &Client, operation: &Operation) -> Vec<(&'static str, u16, Request)> {
+fn refusals(client: &Client, application_token: &str, operation: &Operation) -> Vec<(&'static str, u16, Request)> {
     let of = |client: &Client| client.request("POST", &operation.path);
-    let application = api::mint_token(JWT_SECRET, "app_1srOrx2ZWZBpBUvZwXKQmoEYga2", chrono::Utc::now());
     vec![
         ("no token", 401, of(&client.anonymous()).json(&operation.good)),
         ("a token of nobody", 401, of(&client.with_token("x.y.z")).json(&operation.good)),
-        ("a token that may not", 403, of(&client.with_token(&application)).json(&operation.good)),
+        ("a token that may not", 403, of(&client.with_token(application_token)).json(&operation.good)),
         ("too large", 413, of(client).json(&operation.large)),
         ("not JSON by its type", 415, of(client).header("content-type", "text/plain").bytes(operation.good.to_string())),
         ("compressed", 415, of(client).header("content-encoding", "gzip").json(&operation.good)),
@@ -117,9 +116,10 @@ async fn what_is_refused_before_it_is_executed_is_never_saved() {
             large: json!({ "name": large }),
         },
     ];
+    let application_token = support::application_token(&app.tenant, &customer.id);
     let mut executed = 0;
     for operation in &operations {
-        for (name, status, request) in refusals(&app.client, operation) {
+        for (name, status, request) in refusals(&app.client, &application_token, operation) {
             let refused = request.key(name).send().await;
             assert_eq!((refused.status, refused.is_replay()), (status, false), "{name}: {refused:?}");
             let good = async |client: &Client| client.request("POST", &operation.path).key(name).json(&operation.good).send().await;

@@ -2,6 +2,7 @@
 
 mod application;
 mod attempt;
+mod callers;
 mod endpoint;
 mod endpoint_health;
 mod endpoint_url;

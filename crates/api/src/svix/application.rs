@@ -1,23 +1,26 @@
 //! Applications on the wire.
 
-use axum::http::StatusCode;
 use domain::{
     application::{Application, Metadata},
     id::{ApplicationId, Id},
 };
 use serde::{Deserialize, Serialize};
-use storage::{
-    applications::{self, Change, Create, Delete, Made, Update},
-    idempotency::Answer,
-};
+use storage::applications::{self, Change, Create, Delete, Made as Outcome, Update};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    InOrder, ListResponse, Paging, Timestamp, answer, created,
-    fields::{ApplicationName, ApplicationUid, NotYet, Notes, nullable, present},
-    list as render_list, nothing, ok,
+    Timestamp,
+    fields::{ApplicationName, ApplicationUid, NotYet, NotYetAsked, Notes, nullable, present},
+    page::{self, InOrder, Listed, Paging},
 };
-use crate::{error::ApiResult, transport::call::Call};
+use crate::{
+    error::ApiResult,
+    transport::{
+        call::Call,
+        query::{Asked, Parameters},
+        reply::{Made, Nothing, Reply},
+    },
+};
 
 /// An application to be made or replaced.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -112,98 +115,105 @@ impl<'a> From<&'a Application> for ApplicationOut<'a> {
 }
 
 /// What may be asked of a creation.
-#[derive(Clone, Copy, Debug, IntoParams)]
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct CreateOptions {
     /// Get an existing application with the same uid, or create a new one if there is none
+    #[serde(default)]
     #[param(required = false, default = false)]
     get_if_exists: bool,
 }
 
-fn rendered(public_url: &str, application: &Application, made: Made) -> Answer {
+/// Which applications a list leaves out: none yet.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Exclusions {
+    #[serde(default, rename = "exclude_apps_with_no_endpoints")]
+    #[param(ignore)]
+    _empty: NotYetAsked,
+    #[serde(default, rename = "exclude_apps_with_disabled_endpoints")]
+    #[param(ignore)]
+    _disabled: NotYetAsked,
+    #[serde(default, rename = "exclude_apps_with_svix_play_endpoints")]
+    #[param(ignore)]
+    _play: NotYetAsked,
+}
+
+impl Parameters for CreateOptions {}
+impl Parameters for Exclusions {}
+
+fn rendered(public_url: &str, application: &Application, outcome: Outcome) -> Made<ApplicationOut<'static>> {
     let body = ApplicationOut::from(application);
-    match made {
-        Made::Created => created(&body, format!("{public_url}/api/v1/app/{}", application.id)),
-        Made::Existed => answer(StatusCode::OK, &body),
+    match outcome {
+        Outcome::Created => Made::created(format!("{public_url}/api/v1/app/{}", application.id), &body),
+        Outcome::Existed => Made::existed(&body),
     }
 }
 
 /// List Applications
 ///
 /// The tenant's applications, in the order in which they were made.
-#[utoipa::path(get, path = "/api/v1/app", tag = "Application", operation_id = "v1.application.list", params(Paging, InOrder),
-    responses((status = 200, description = "A page", body = ListResponse<ApplicationOut>)))]
-pub(crate) async fn list(call: Call) -> ApiResult {
-    let is_ascending = InOrder::is_ascending(&call.query, true)?;
-    call.query.refuse(&[
-        "exclude_apps_with_no_endpoints",
-        "exclude_apps_with_disabled_endpoints",
-        "exclude_apps_with_svix_play_endpoints",
-    ])?;
-    let page = Paging::of_ids::<ApplicationId>(&call.query, is_ascending)?;
-    let page = applications::list(call.db(), call.tenant_id, &page).await?;
-    Ok(render_list(&page, |application| application.id.public(), ApplicationOut::from))
+#[utoipa::path(get, path = "/api/v1/app", tag = "Application", operation_id = "v1.application.list")]
+pub(crate) async fn list(call: Call, asked: Asked<(Paging, InOrder, Exclusions)>) -> ApiResult<Listed<ApplicationOut<'static>>> {
+    let (paging, order, _) = asked.read()?;
+    let page = paging.of_ids::<ApplicationId>(order.is_ascending(true))?;
+    let page = applications::list(call.db(), call.tenant_id(), &page).await?;
+    Ok(page::list(&page, |application| application.id.public(), ApplicationOut::from))
 }
 
 /// Create Application
-#[utoipa::path(post, path = "/api/v1/app", tag = "Application", operation_id = "v1.application.create", params(CreateOptions),
-    request_body = ApplicationIn, responses(
-    (status = 201, description = "Created", body = ApplicationOut),
-    (status = 200, description = "There was one already (`get_if_exists`)", body = ApplicationOut)))]
-pub(crate) async fn create(call: Call) -> ApiResult {
-    let effect = read_create(&call);
+///
+/// With `get_if_exists`, one with the same uid is the answer (200), if there is one.
+#[utoipa::path(post, path = "/api/v1/app", tag = "Application", operation_id = "v1.application.create", request_body = ApplicationIn)]
+pub(crate) async fn create(call: Call, asked: Asked<CreateOptions>) -> ApiResult<Made<ApplicationOut<'static>>> {
+    let effect = read_create(&call, asked);
     let public_url = call.context.config.public_url.clone();
-    call.write(effect, move |(application, made)| rendered(&public_url, application, *made)).await
+    call.write(effect, move |(application, outcome)| rendered(&public_url, application, *outcome)).await
 }
 
-fn read_create(call: &Call) -> ApiResult<Create> {
-    let CreateOptions { get_if_exists } = CreateOptions { get_if_exists: call.query.flag("get_if_exists", false)? };
+fn read_create(call: &Call, asked: Asked<CreateOptions>) -> ApiResult<Create> {
+    let CreateOptions { get_if_exists } = asked.read()?;
     let change = call.json::<ApplicationIn>()?.into_change();
-    Ok(Create { tenant_id: call.tenant_id, change, get_if_exists })
+    Ok(Create { tenant_id: call.tenant_id(), change, get_if_exists })
 }
 
 /// Get Application
-#[utoipa::path(get, path = "/api/v1/app/{app_id}", tag = "Application", operation_id = "v1.application.get",
-    responses((status = 200, description = "The application", body = ApplicationOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
-    let application = applications::get(call.db(), call.tenant_id, &call.application()).await?;
-    Ok(ok(&ApplicationOut::from(&application)))
+#[utoipa::path(get, path = "/api/v1/app/{app_id}", tag = "Application", operation_id = "v1.application.get")]
+pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, ApplicationOut<'static>>> {
+    let application = applications::get(call.db(), call.tenant_id(), &call.application()).await?;
+    Ok(Reply::new(&ApplicationOut::from(&application)))
 }
 
 /// Update Application
 ///
 /// Replaces an application, or makes one if there is none of this uid. Called by its uid, it keeps it unless the body names another.
 #[utoipa::path(put, path = "/api/v1/app/{app_id}", tag = "Application", operation_id = "v1.application.update",
-    request_body = ApplicationIn, responses(
-    (status = 200, description = "Replaced", body = ApplicationOut),
-    (status = 201, description = "Created", body = ApplicationOut)))]
-pub(crate) async fn update(call: Call) -> ApiResult {
-    let change = call.json::<ApplicationIn>().map(ApplicationIn::into_change);
-    write_update(&call, change, true).await
+    request_body = ApplicationIn)]
+pub(crate) async fn update(call: Call) -> ApiResult<Made<ApplicationOut<'static>>> {
+    let effect = call.json::<ApplicationIn>().map(|body| change(&call, body.into_change(), true));
+    let public_url = call.context.config.public_url.clone();
+    call.write(effect, move |(application, outcome)| rendered(&public_url, application, *outcome)).await
 }
 
 /// Patch Application
 ///
 /// Changes the fields that are given.
 #[utoipa::path(patch, path = "/api/v1/app/{app_id}", tag = "Application", operation_id = "v1.application.patch",
-    request_body = ApplicationPatch, responses((status = 200, description = "Changed", body = ApplicationOut)))]
-pub(crate) async fn patch(call: Call) -> ApiResult {
-    let change = call.json::<ApplicationPatch>().map(ApplicationPatch::into_change);
-    write_update(&call, change, false).await
+    request_body = ApplicationPatch)]
+pub(crate) async fn patch(call: Call) -> ApiResult<Reply<200, ApplicationOut<'static>>> {
+    let effect = call.json::<ApplicationPatch>().map(|body| change(&call, body.into_change(), false));
+    call.write(effect, |(application, _)| Reply::new(&ApplicationOut::from(application))).await
 }
 
-async fn write_update(call: &Call, change: ApiResult<Change>, or_create: bool) -> ApiResult {
-    let effect = change.map(|change| Update { tenant_id: call.tenant_id, application: call.application(), change, or_create });
-    let public_url = call.context.config.public_url.clone();
-    call.write(effect, move |(application, made)| rendered(&public_url, application, *made)).await
+fn change(call: &Call, change: Change, or_create: bool) -> Update {
+    Update { tenant_id: call.tenant_id(), application: call.application(), change, or_create }
 }
 
 /// Delete Application
 ///
 /// What is still owed to its endpoints is not sent. Its uid may be used again.
-#[utoipa::path(delete, path = "/api/v1/app/{app_id}", tag = "Application", operation_id = "v1.application.delete",
-    responses((status = 204, description = "Deleted")))]
-pub(crate) async fn delete(call: Call) -> ApiResult {
-    let effect = Delete { tenant_id: call.tenant_id, application: call.application() };
-    call.write(Ok(effect), |()| nothing()).await
+#[utoipa::path(delete, path = "/api/v1/app/{app_id}", tag = "Application", operation_id = "v1.application.delete")]
+pub(crate) async fn delete(call: Call) -> ApiResult<Nothing> {
+    let effect = Delete { tenant_id: call.tenant_id(), application: call.application() };
+    call.write(Ok(effect), |()| Nothing::new()).await
 }

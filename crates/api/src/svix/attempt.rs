@@ -1,11 +1,11 @@
 //! Attempts on the wire, and the operation that asks for a further one.
 
-use axum::http::StatusCode;
 use domain::{
+    application::check_name,
     delivery::{Attempt, Outcome, Trigger},
-    id::{AttemptId, EndpointId, Id},
+    id::Id,
 };
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::json;
 use storage::{
     applications::Reference,
@@ -17,10 +17,19 @@ use utoipa::{
     openapi::{ObjectBuilder, RefOr, Schema, schema::Type},
 };
 
-use super::{ListResponse, Paging, Timestamp, answer, filter::ListFilter, list as render_list, ok};
+use super::{
+    Timestamp,
+    fields::NotYetAsked,
+    filter::ListFilter,
+    page::{self, Listed, Paging},
+};
 use crate::{
-    error::{ApiError, ApiResult},
-    transport::{call::Call, query::Query},
+    error::ApiResult,
+    transport::{
+        call::Call,
+        query::{Asked, Parameters},
+        reply::Reply,
+    },
 };
 
 /// How an attempt ended, as a word; `status` has it as a number.
@@ -54,7 +63,7 @@ impl MessageStatusText {
     }
 }
 
-/// Declares a number with few values.
+/// Declares a number with few values; in a query it is written in digits.
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident, $text:literal, $values:expr) => {
         $(#[$doc])*
@@ -63,6 +72,15 @@ macro_rules! numbers {
 
         impl $name {
             const VALUES: &'static [u16] = &$values;
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
+                let value = text.parse().ok().filter(|value| is_plain && Self::VALUES.contains(value));
+                value.map(Self).ok_or_else(|| D::Error::custom(format!("must be one of {:?}", Self::VALUES)))
+            }
         }
 
         impl PartialSchema for $name {
@@ -91,28 +109,11 @@ numbers!(
     MessageAttemptTriggerType, "Why an attempt was made: Scheduled = 0, Manual = 1.", [0, 1]
 );
 
-/// Reads one of a few numbers.
-fn one_of(values: &[u16], text: &str) -> Result<u16, String> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let value = text.parse().ok().filter(|value| is_plain && values.contains(value));
-    value.ok_or_else(|| format!("must be one of {values:?}"))
-}
-
 impl MessageStatus {
-    fn parse(text: &str) -> Result<Self, String> {
-        one_of(Self::VALUES, text).map(Self)
-    }
-
     /// The outcomes with this status.
     fn outcomes(self, is_expanded: bool) -> Vec<Outcome> {
         let all = [Outcome::Succeeded, Outcome::Failed, Outcome::Unknown, Outcome::Canceled, Outcome::Discarded];
         all.into_iter().filter(|outcome| MessageStatusText::of(*outcome, is_expanded).number() == self).collect()
-    }
-}
-
-impl StatusCodeClass {
-    fn parse(text: &str) -> Result<Self, String> {
-        one_of(Self::VALUES, text).map(Self)
     }
 }
 
@@ -171,7 +172,7 @@ impl<'a> MessageAttemptOut<'a> {
 }
 
 /// Which attempts a list shows, besides what it shares with lists of messages.
-#[derive(Clone, Copy, Debug, IntoParams)]
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AttemptFilter {
     /// Filter response based on the delivery status
@@ -181,24 +182,19 @@ pub(crate) struct AttemptFilter {
     #[param(inline)]
     status_code_class: Option<StatusCodeClass>,
     /// When `true` attempt content is included in the response
+    #[serde(default = "yes")]
     #[param(required = false, default = true)]
     with_content: bool,
     /// When `true`, what ended without a request is `canceled` (4); else it is `fail` (2)
+    #[serde(default)]
     #[param(required = false, default = false)]
     expanded_statuses: bool,
+    #[serde(default, rename = "with_msg")]
+    #[param(ignore)]
+    _with_msg: NotYetAsked,
 }
 
 impl AttemptFilter {
-    pub(super) fn read(query: &Query) -> ApiResult<Self> {
-        query.refuse(&["tag", "with_msg"])?;
-        Ok(Self {
-            status: query.read("status", MessageStatus::parse)?,
-            status_code_class: query.read("status_code_class", StatusCodeClass::parse)?,
-            with_content: query.flag("with_content", true)?,
-            expanded_statuses: query.flag("expanded_statuses", false)?,
-        })
-    }
-
     fn show(self, attempt: &Attempt) -> MessageAttemptOut<'_> {
         MessageAttemptOut::new(attempt, self.with_content, self.expanded_statuses)
     }
@@ -210,69 +206,91 @@ impl AttemptFilter {
 }
 
 /// How many kinds of status an answer may tell apart.
-#[derive(Clone, Copy, Debug, IntoParams)]
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExpandedStatuses {
     /// When `true`, what ended without a request is `canceled` (4); else it is `fail` (2)
+    #[serde(default)]
     #[param(required = false, default = false)]
     expanded_statuses: bool,
 }
 
 /// Only attempts to one endpoint.
-#[derive(Clone, Debug, IntoParams)]
+#[derive(Clone, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OfEndpoint {
     /// Filter the attempts based on the attempted endpoint
+    #[serde(default, deserialize_with = "name")]
     #[param(min_length = 1, max_length = 256, pattern = r"^(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$", example = "unique-ep-identifier")]
     endpoint_id: Option<String>,
 }
 
-impl OfEndpoint {
-    pub(super) fn read(query: &Query) -> ApiResult<Option<Reference<EndpointId>>> {
-        let read = |text: &str| domain::application::check_name(text).map(|()| text.to_owned());
-        let Self { endpoint_id } = Self { endpoint_id: query.read("endpoint_id", read)? };
-        Ok(endpoint_id.as_deref().map(Reference::parse))
-    }
+impl Parameters for AttemptFilter {}
+impl Parameters for ExpandedStatuses {}
+impl Parameters for OfEndpoint {}
+
+fn yes() -> bool {
+    true
+}
+
+/// Reads what may stand for a thing in a path.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| check_name(&text).map(|()| text)).transpose().map_err(D::Error::custom)
 }
 
 /// List Attempts By Endpoint
 ///
 /// The newest first.
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/attempt/endpoint/{endpoint_id}", tag = "Message Attempt",
-    operation_id = "v1.message-attempt.list-by-endpoint", params(Paging, AttemptFilter, ListFilter),
-    responses((status = 200, description = "A page", body = ListResponse<MessageAttemptOut>)))]
-pub(crate) async fn list_by_endpoint(call: Call) -> ApiResult {
-    let filter = AttemptFilter::read(&call.query)?;
-    let shared = ListFilter::read(&call.query)?;
-    let page = ListFilter::page::<AttemptId>(&call.query)?;
+#[utoipa::path(
+    get,
+    path = "/api/v1/app/{app_id}/attempt/endpoint/{endpoint_id}",
+    tag = "Message Attempt",
+    operation_id = "v1.message-attempt.list-by-endpoint"
+)]
+pub(crate) async fn list_by_endpoint(
+    call: Call,
+    asked: Asked<(Paging, AttemptFilter, ListFilter)>,
+) -> ApiResult<Listed<MessageAttemptOut<'static>>> {
+    let (paging, filter, shared) = asked.read()?;
+    let page = paging.of_ids(false)?;
     let page = attempts::list_by_endpoint(call.db(), &call.address(), &filter.into_filter(shared), &page).await?;
-    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| filter.show(attempt)))
+    Ok(page::list(&page, |attempt| attempt.id.public(), |attempt| filter.show(attempt)))
 }
 
 /// List Attempts By Msg
 ///
 /// The newest first.
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/attempt/msg/{msg_id}", tag = "Message Attempt",
-    operation_id = "v1.message-attempt.list-by-msg", params(Paging, AttemptFilter, ListFilter, OfEndpoint),
-    responses((status = 200, description = "A page", body = ListResponse<MessageAttemptOut>)))]
-pub(crate) async fn list_by_message(call: Call) -> ApiResult {
-    let filter = AttemptFilter::read(&call.query)?;
-    let shared = ListFilter::read(&call.query)?;
-    let page = ListFilter::page::<AttemptId>(&call.query)?;
-    let endpoint = OfEndpoint::read(&call.query)?;
+#[utoipa::path(
+    get,
+    path = "/api/v1/app/{app_id}/attempt/msg/{msg_id}",
+    tag = "Message Attempt",
+    operation_id = "v1.message-attempt.list-by-msg"
+)]
+pub(crate) async fn list_by_message(
+    call: Call,
+    asked: Asked<(Paging, AttemptFilter, ListFilter, OfEndpoint)>,
+) -> ApiResult<Listed<MessageAttemptOut<'static>>> {
+    let (paging, filter, shared, OfEndpoint { endpoint_id }) = asked.read()?;
+    let page = paging.of_ids(false)?;
+    let endpoint = endpoint_id.as_deref().map(Reference::parse);
     let (application, message) = (call.application(), call.message());
     let wanted = filter.into_filter(shared);
-    let page = attempts::list_by_message(call.db(), call.tenant_id, &application, &message, endpoint.as_ref(), &wanted, &page).await?;
-    Ok(render_list(&page, |attempt| attempt.id.public(), |attempt| filter.show(attempt)))
+    let page = attempts::list_by_message(call.db(), call.tenant_id(), &application, &message, endpoint.as_ref(), &wanted, &page).await?;
+    Ok(page::list(&page, |attempt| attempt.id.public(), |attempt| filter.show(attempt)))
 }
 
 /// Get Attempt
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}", tag = "Message Attempt",
-    operation_id = "v1.message-attempt.get", params(ExpandedStatuses), responses((status = 200, description = "The attempt", body = MessageAttemptOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
-    let attempt = attempts::get(call.db(), call.tenant_id, &call.application(), &call.message(), call.attempt()?).await?;
-    let ExpandedStatuses { expanded_statuses } = ExpandedStatuses { expanded_statuses: call.query.flag("expanded_statuses", false)? };
-    Ok(ok(&MessageAttemptOut::new(&attempt, true, expanded_statuses)))
+#[utoipa::path(
+    get,
+    path = "/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}",
+    tag = "Message Attempt",
+    operation_id = "v1.message-attempt.get"
+)]
+pub(crate) async fn get(call: Call, asked: Asked<ExpandedStatuses>) -> ApiResult<Reply<200, MessageAttemptOut<'static>>> {
+    let attempt = attempts::get(call.db(), call.tenant_id(), &call.application(), &call.message(), call.attempt()?).await?;
+    let ExpandedStatuses { expanded_statuses } = asked.read()?;
+    Ok(Reply::new(&MessageAttemptOut::new(&attempt, true, expanded_statuses)))
 }
 
 /// An empty object.
@@ -282,16 +300,16 @@ pub(crate) struct EmptyResponse {}
 /// Resend Webhook
 ///
 /// Sends a message to one endpoint again, once, whatever became of earlier attempts.
-#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/resend", tag = "Message Attempt",
-    operation_id = "v1.message-attempt.resend", responses((status = 202, description = "It will be sent", body = EmptyResponse)))]
-pub(crate) async fn resend(call: Call) -> ApiResult {
-    let effect: ApiResult<Resend> = Ok::<_, ApiError>(Resend {
-        tenant_id: call.tenant_id,
-        application: call.application(),
-        message: call.message(),
-        endpoint: call.endpoint(),
-    });
-    call.write(effect, |()| answer(StatusCode::ACCEPTED, &EmptyResponse {})).await
+#[utoipa::path(
+    post,
+    path = "/api/v1/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/resend",
+    tag = "Message Attempt",
+    operation_id = "v1.message-attempt.resend"
+)]
+pub(crate) async fn resend(call: Call) -> ApiResult<Reply<202, EmptyResponse>> {
+    let effect =
+        Resend { tenant_id: call.tenant_id(), application: call.application(), message: call.message(), endpoint: call.endpoint() };
+    call.write(Ok(effect), |()| Reply::new(&EmptyResponse {})).await
 }
 
 #[cfg(test)]
@@ -300,17 +318,20 @@ mod tests {
 
     #[test]
     fn a_status_filter_names_outcomes() {
-        let outcomes = |text: &str| MessageStatus::parse(text).map(|status| status.outcomes(true));
-        assert_eq!(outcomes("0"), Ok(vec![Outcome::Succeeded]));
-        assert_eq!(outcomes("1"), Ok(vec![]));
-        assert_eq!(outcomes("2"), Ok(vec![Outcome::Failed, Outcome::Unknown]));
-        assert_eq!(outcomes("4"), Ok(vec![Outcome::Canceled, Outcome::Discarded]));
-        let plain = MessageStatus::parse("2").map(|status| status.outcomes(false));
-        assert_eq!(plain, Ok(vec![Outcome::Failed, Outcome::Unknown, Outcome::Canceled, Outcome::Discarded]));
-        for text in ["5", "-1", "", "fail", "250"] {
-            assert!(outcomes(text).is_err(), "{text}");
+        fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Option<T> {
+            T::deserialize(serde_json::Value::from(text)).ok()
         }
-        assert!(StatusCodeClass::parse("500").is_ok());
-        assert!(StatusCodeClass::parse("404").is_err());
+        let outcomes = |text: &str| read::<MessageStatus>(text).map(|status| status.outcomes(true));
+        assert_eq!(outcomes("0"), Some(vec![Outcome::Succeeded]));
+        assert_eq!(outcomes("1"), Some(vec![]));
+        assert_eq!(outcomes("2"), Some(vec![Outcome::Failed, Outcome::Unknown]));
+        assert_eq!(outcomes("4"), Some(vec![Outcome::Canceled, Outcome::Discarded]));
+        let plain = read::<MessageStatus>("2").map(|status| status.outcomes(false));
+        assert_eq!(plain, Some(vec![Outcome::Failed, Outcome::Unknown, Outcome::Canceled, Outcome::Discarded]));
+        for text in ["5", "-1", "", "fail", "250"] {
+            assert!(outcomes(text).is_none(), "{text}");
+        }
+        assert!(read::<StatusCodeClass>("500").is_some());
+        assert!(read::<StatusCodeClass>("404").is_none());
     }
 }

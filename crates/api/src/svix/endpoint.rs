@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU16;
 
-use axum::http::StatusCode;
 use domain::{
     application::{Metadata, Uid},
     endpoint::Endpoint,
@@ -10,21 +9,24 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 use storage::{
-    applications::Made,
+    applications::Made as Outcome,
     endpoints::{self, Change, Create, Delete, Update},
-    idempotency::Answer,
 };
 use utoipa::ToSchema;
 
 use super::{
-    InOrder, ListResponse, Paging, Timestamp, answer, both, created,
+    Timestamp, both,
     fields::{EndpointChannels, EndpointUid, EventTypeNames, Notes, SigningSecret, Text, WebhookUrl, either, nullable, present},
     header_fields::CustomHeaders,
-    list as render_list, nothing, ok,
+    page::{self, InOrder, Listed, Paging},
 };
 use crate::{
     error::{ApiError, ApiResult},
-    transport::call::Call,
+    transport::{
+        call::Call,
+        query::Asked,
+        reply::{Made, Nothing, Reply},
+    },
 };
 
 /// What an endpoint's version is when nobody says.
@@ -173,6 +175,7 @@ impl EndpointUpdate {
             event_types: Some(event_types.map(|names| names.0)),
             channels: Some(self.channels.map(|names| names.0)),
             metadata: Some(self.metadata.0),
+            feature_flags: None,
         })
     }
 }
@@ -191,6 +194,7 @@ impl EndpointPatch {
             event_types: event_types.map(|names| names.map(|names| names.0)),
             channels: self.channels.map(|names| names.map(|names| names.0)),
             metadata: self.metadata.map(|notes| notes.0),
+            feature_flags: None,
         })
     }
 }
@@ -217,56 +221,51 @@ impl<'a> From<&'a Endpoint> for EndpointOut<'a> {
     }
 }
 
-fn rendered(public_url: &str, endpoint: &Endpoint, made: Made) -> Answer {
-    let body = EndpointOut::from(endpoint);
-    match made {
-        Made::Created => created(&body, format!("{public_url}/api/v1/app/{}/endpoint/{}", endpoint.application_id, endpoint.id)),
-        Made::Existed => answer(StatusCode::OK, &body),
-    }
+fn location(public_url: &str, endpoint: &Endpoint) -> String {
+    format!("{public_url}/api/v1/app/{}/endpoint/{}", endpoint.application_id, endpoint.id)
 }
 
 /// List Endpoints
 ///
 /// The application's endpoints, the newest first.
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint", tag = "Endpoint", operation_id = "v1.endpoint.list", params(Paging, InOrder),
-    responses((status = 200, description = "A page", body = ListResponse<EndpointOut>)))]
-pub(crate) async fn list(call: Call) -> ApiResult {
-    let is_ascending = InOrder::is_ascending(&call.query, false)?;
-    let page = Paging::of_ids::<EndpointId>(&call.query, is_ascending)?;
-    let page = endpoints::list(call.db(), call.tenant_id, &call.application(), &page).await?;
-    Ok(render_list(&page, |endpoint| endpoint.id.public(), EndpointOut::from))
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint", tag = "Endpoint", operation_id = "v1.endpoint.list")]
+pub(crate) async fn list(call: Call, asked: Asked<(Paging, InOrder)>) -> ApiResult<Listed<EndpointOut<'static>>> {
+    let (paging, order) = asked.read()?;
+    let page = paging.of_ids::<EndpointId>(order.is_ascending(false))?;
+    let page = endpoints::list(call.db(), call.tenant_id(), &call.application(), &page).await?;
+    Ok(page::list(&page, |endpoint| endpoint.id.public(), EndpointOut::from))
 }
 
 /// Create Endpoint
 ///
 /// From here on, each message that fits its filters is owed to it.
 #[utoipa::path(post, path = "/api/v1/app/{app_id}/endpoint", tag = "Endpoint", operation_id = "v1.endpoint.create",
-    request_body = EndpointIn, responses((status = 201, description = "Created", body = EndpointOut)))]
-pub(crate) async fn create(call: Call) -> ApiResult {
+    request_body = EndpointIn)]
+pub(crate) async fn create(call: Call) -> ApiResult<Reply<201, EndpointOut<'static>>> {
     let effect = read_create(&call);
     let public_url = call.context.config.public_url.clone();
-    call.write(effect, move |endpoint| rendered(&public_url, endpoint, Made::Created)).await
+    call.write(effect, move |endpoint| Reply::at(location(&public_url, endpoint), &EndpointOut::from(endpoint))).await
 }
 
-/// Refuses a URL to which nothing would ever be sent.
-fn callable(call: &Call, change: Change) -> ApiResult<Change> {
+/// What may come of a change that this caller asks for. A URL to which nothing would ever be sent is refused.
+fn allowed(call: &Call, change: Change) -> ApiResult<Change> {
     let checked = change.url.as_ref().map_or(Ok(()), |url| call.context.config.urls.check(url));
-    checked.map(|()| change).map_err(|refused| ApiError::invalid(&["body", "url"], refused.to_string()))
+    checked.map_err(|refused| ApiError::invalid(&["body", "url"], refused.to_string()))?;
+    Ok(Change { feature_flags: call.feature_flags.clone(), ..change })
 }
 
 fn read_create(call: &Call) -> ApiResult<Create> {
-    let change = callable(call, call.json::<EndpointUpdate>()?.into_change()?)?;
+    let change = allowed(call, call.json::<EndpointUpdate>()?.into_change()?)?;
     let EndpointBeginnings { secret, headers } = call.json()?;
     let headers = headers.unwrap_or_default().0;
-    Ok(Create { tenant_id: call.tenant_id, application: call.application(), change, secret: secret.map(|secret| secret.0), headers })
+    Ok(Create { tenant_id: call.tenant_id(), application: call.application(), change, secret: secret.map(|secret| secret.0), headers })
 }
 
 /// Get Endpoint
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.get",
-    responses((status = 200, description = "The endpoint", body = EndpointOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.get")]
+pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointOut<'static>>> {
     let endpoint = endpoints::get(call.db(), &call.address()).await?;
-    Ok(ok(&EndpointOut::from(&endpoint)))
+    Ok(Reply::new(&EndpointOut::from(&endpoint)))
 }
 
 /// Update Endpoint
@@ -274,36 +273,37 @@ pub(crate) async fn get(call: Call) -> ApiResult {
 /// Replaces an endpoint, or makes one if there is none of this uid. Its secret and headers stay as they are. Called by its uid, it
 /// keeps it unless the body names another.
 #[utoipa::path(put, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.update",
-    request_body = EndpointUpdate, responses(
-    (status = 200, description = "Replaced", body = EndpointOut),
-    (status = 201, description = "Created", body = EndpointOut)))]
-pub(crate) async fn update(call: Call) -> ApiResult {
-    let change = call.json::<EndpointUpdate>().and_then(EndpointUpdate::into_change);
-    write_update(&call, change, true).await
+    request_body = EndpointUpdate)]
+pub(crate) async fn update(call: Call) -> ApiResult<Made<EndpointOut<'static>>> {
+    let wanted = call.json::<EndpointUpdate>().and_then(EndpointUpdate::into_change);
+    let effect = wanted.and_then(|wanted| change(&call, wanted, true));
+    let public_url = call.context.config.public_url.clone();
+    let render = move |(endpoint, outcome): &(Endpoint, Outcome)| match outcome {
+        Outcome::Created => Made::created(location(&public_url, endpoint), &EndpointOut::from(endpoint)),
+        Outcome::Existed => Made::existed(&EndpointOut::from(endpoint)),
+    };
+    call.write(effect, render).await
 }
 
 /// Patch Endpoint
 ///
 /// Changes the fields that are given.
 #[utoipa::path(patch, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.patch",
-    request_body = EndpointPatch, responses((status = 200, description = "Changed", body = EndpointOut)))]
-pub(crate) async fn patch(call: Call) -> ApiResult {
-    let change = call.json::<EndpointPatch>().and_then(EndpointPatch::into_change);
-    write_update(&call, change, false).await
+    request_body = EndpointPatch)]
+pub(crate) async fn patch(call: Call) -> ApiResult<Reply<200, EndpointOut<'static>>> {
+    let wanted = call.json::<EndpointPatch>().and_then(EndpointPatch::into_change);
+    let effect = wanted.and_then(|wanted| change(&call, wanted, false));
+    call.write(effect, |(endpoint, _)| Reply::new(&EndpointOut::from(endpoint))).await
 }
 
-async fn write_update(call: &Call, change: ApiResult<Change>, or_create: bool) -> ApiResult {
-    let change = change.and_then(|change| callable(call, change));
-    let effect = change.map(|change| Update { address: call.address(), change, or_create });
-    let public_url = call.context.config.public_url.clone();
-    call.write(effect, move |(endpoint, made)| rendered(&public_url, endpoint, *made)).await
+fn change(call: &Call, change: Change, or_create: bool) -> ApiResult<Update> {
+    Ok(Update { address: call.address(), change: allowed(call, change)?, or_create })
 }
 
 /// Delete Endpoint
 ///
 /// What is still owed to it is not sent. Its uid may be used again.
-#[utoipa::path(delete, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.delete",
-    responses((status = 204, description = "Deleted")))]
-pub(crate) async fn delete(call: Call) -> ApiResult {
-    call.write(Ok(Delete(call.address())), |()| nothing()).await
+#[utoipa::path(delete, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}", tag = "Endpoint", operation_id = "v1.endpoint.delete")]
+pub(crate) async fn delete(call: Call) -> ApiResult<Nothing> {
+    call.write(Ok(Delete(call.address())), |()| Nothing::new()).await
 }

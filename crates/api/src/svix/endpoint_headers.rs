@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use storage::endpoints::{self, SetHeaders};
 use utoipa::ToSchema;
 
-use super::{
-    header_fields::{CustomHeaders, HeaderChanges},
-    nothing, ok,
+use super::header_fields::{CustomHeaders, HeaderChanges};
+use crate::{
+    error::ApiResult,
+    transport::{
+        call::Call,
+        reply::{Nothing, Reply},
+    },
 };
-use crate::{error::ApiResult, transport::call::Call};
 
 /// All custom headers that an endpoint is to have.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -41,37 +44,41 @@ pub(crate) struct EndpointHeadersOut {
 }
 
 /// Get Endpoint Headers
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
-    operation_id = "v1.endpoint.get-headers", responses((status = 200, description = "The headers", body = EndpointHeadersOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
+#[utoipa::path(
+    get,
+    path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers",
+    tag = "Endpoint",
+    operation_id = "v1.endpoint.get-headers"
+)]
+pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointHeadersOut>> {
     let headers = endpoints::headers(call.db(), &call.address()).await?;
     let (sensitive, shown): (Headers, Headers) = headers.into_iter().partition(|(name, _)| is_sensitive_header(name));
-    Ok(ok(&EndpointHeadersOut { headers: shown, sensitive: sensitive.into_keys().collect() }))
+    Ok(Reply::new(&EndpointHeadersOut { headers: shown, sensitive: sensitive.into_keys().collect() }))
 }
 
 /// Update Endpoint Headers
 ///
 /// Replaces all of them but those that `sensitive` names.
 #[utoipa::path(put, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
-    operation_id = "v1.endpoint.update-headers", request_body = EndpointHeadersIn, responses((status = 204, description = "Replaced")))]
-pub(crate) async fn update(call: Call) -> ApiResult {
+    operation_id = "v1.endpoint.update-headers", request_body = EndpointHeadersIn)]
+pub(crate) async fn update(call: Call) -> ApiResult<Nothing> {
     let effect = call.json::<EndpointHeadersIn>().map(|body| SetHeaders {
         address: call.address(),
         headers: body.headers.0.into_iter().map(|(name, value)| (name, Some(value))).collect(),
         replace_but: Some(body.sensitive.unwrap_or_default()),
     });
-    call.write(effect, |()| nothing()).await
+    call.write(effect, |()| Nothing::new()).await
 }
 
 /// Patch Endpoint Headers
 ///
 /// Removes those that are null or named in `deleteHeaders`, and sets the others that are given.
 #[utoipa::path(patch, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
-    operation_id = "v1.endpoint.patch-headers", request_body = EndpointHeadersPatchIn, responses((status = 204, description = "Changed")))]
-pub(crate) async fn patch(call: Call) -> ApiResult {
+    operation_id = "v1.endpoint.patch-headers", request_body = EndpointHeadersPatchIn)]
+pub(crate) async fn patch(call: Call) -> ApiResult<Nothing> {
     let effect = call.json::<EndpointHeadersPatchIn>().map(|body| {
         let removed = body.delete_headers.into_iter().flatten().map(|name| (name, None));
         SetHeaders { address: call.address(), headers: removed.chain(body.headers.0).collect(), replace_but: None }
     });
-    call.write(effect, |()| nothing()).await
+    call.write(effect, |()| Nothing::new()).await
 }

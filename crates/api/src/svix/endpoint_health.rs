@@ -8,8 +8,11 @@ use serde::Serialize;
 use storage::endpoints::{self, EndpointHealth, Failure, Owed};
 use utoipa::ToSchema;
 
-use super::{Timestamp, ok};
-use crate::{error::ApiResult, transport::call::Call};
+use super::Timestamp;
+use crate::{
+    error::ApiResult,
+    transport::{call::Call, reply::Reply},
+};
 
 /// How an endpoint is, in a word.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
@@ -148,9 +151,8 @@ impl From<&EndpointHealth> for EndpointHealthOut {
 /// Get Endpoint Health
 ///
 /// Whether the endpoint's deliveries are sent, held or canceled, since when and why, and what is owed to it.
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/health", tag = "Endpoint",
-    operation_id = "v1.endpoint.get-health", responses((status = 200, description = "How it is", body = EndpointHealthOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/health", tag = "Endpoint", operation_id = "v1.endpoint.get-health")]
+pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointHealthOut>> {
     let health = endpoints::health(call.db(), &call.address()).await?;
-    Ok(ok(&EndpointHealthOut::from(&health)))
+    Ok(Reply::new(&EndpointHealthOut::from(&health)))
 }

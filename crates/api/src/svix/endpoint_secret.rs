@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use storage::endpoints::{self, RotateSecret};
 use utoipa::ToSchema;
 
-use super::{answer, fields::SigningSecret, ok};
+use super::fields::SigningSecret;
 use crate::{
     error::{ApiError, ApiResult},
-    transport::call::Call,
+    transport::{call::Call, reply::Reply},
 };
 
 /// For how long a replaced secret still signs when nobody says, in seconds.
@@ -38,20 +37,18 @@ pub(crate) struct EndpointSecretOut {
 }
 
 /// Get Endpoint Secret
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret", tag = "Endpoint",
-    operation_id = "v1.endpoint.get-secret", responses((status = 200, description = "The secret", body = EndpointSecretOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret", tag = "Endpoint", operation_id = "v1.endpoint.get-secret")]
+pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointSecretOut>> {
     let secret = endpoints::secret(call.db(), &call.address()).await?;
-    Ok(ok(&EndpointSecretOut { key: secret.verifier() }))
+    Ok(Reply::new(&EndpointSecretOut { key: secret.verifier() }))
 }
 
 /// Rotate Endpoint Secret
 ///
 /// The old secret goes on signing beside the new one for the grace period. To rotate to the secret that signs already changes nothing.
 #[utoipa::path(post, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret/rotate", tag = "Endpoint",
-    operation_id = "v1.endpoint.rotate-secret", request_body = EndpointSecretRotateIn, 
-    responses((status = 200, description = "The secret that signs from now on", body = EndpointSecretOut)))]
-pub(crate) async fn rotate(call: Call) -> ApiResult {
+    operation_id = "v1.endpoint.rotate-secret", request_body = EndpointSecretRotateIn)]
+pub(crate) async fn rotate(call: Call) -> ApiResult<Reply<200, EndpointSecretOut>> {
     let effect = call.json::<EndpointSecretRotateIn>().and_then(|body| {
         let grace = body.grace_period_seconds.unwrap_or(DEFAULT_GRACE);
         if grace > MAX_GRACE {
@@ -60,5 +57,5 @@ pub(crate) async fn rotate(call: Call) -> ApiResult {
         let grace = Duration::from_secs(grace.into());
         Ok(RotateSecret { address: call.address(), secret: body.key.map(|key| key.0), grace })
     });
-    call.write(effect, |secret| answer(StatusCode::OK, &EndpointSecretOut { key: secret.verifier() })).await
+    call.write(effect, |secret| Reply::new(&EndpointSecretOut { key: secret.verifier() })).await
 }

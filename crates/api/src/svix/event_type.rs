@@ -1,22 +1,27 @@
 //! Event types on the wire.
 
-use axum::http::StatusCode;
 use domain::event_type::EventType;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use storage::{
-    applications::Made,
+    applications::Made as Outcome,
     event_types::{self, Change, Create, Delete, Update},
-    idempotency::Answer,
 };
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    InOrder, ListResponse, Paging, Timestamp, answer, both, created,
+    Timestamp, both,
     fields::{EventTypeName, Label, NotYet, Schemas, Text, nullable, present},
-    list as render_list, nothing, ok,
+    page::{self, InOrder, Listed, Paging},
 };
-use crate::{error::ApiResult, transport::call::Call};
+use crate::{
+    error::ApiResult,
+    transport::{
+        call::Call,
+        query::{Asked, Parameters},
+        reply::{Made, Nothing, Reply},
+    },
+};
 
 /// What only a new event type takes.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -150,113 +155,106 @@ impl<'a> EventTypeOut<'a> {
 }
 
 /// What a list of event types shows.
-#[derive(Clone, Copy, Debug, IntoParams)]
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListOptions {
     /// When `true` archived (deleted but not expunged) items are included in the response
+    #[serde(default)]
     #[param(required = false, default = false)]
     include_archived: bool,
     /// When `true` the full item (including the schema) is included in the response
+    #[serde(default)]
     #[param(required = false, default = false)]
     with_content: bool,
 }
 
 /// What may be asked of a deletion.
-#[derive(Clone, Copy, Debug, IntoParams)]
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DeleteOptions {
     /// By default event types are archived when "deleted". Passing this to `true` deletes them entirely.
+    #[serde(default)]
     #[param(required = false, default = false)]
     expunge: bool,
 }
 
-fn rendered(public_url: &str, event_type: &EventType, made: Made) -> Answer {
-    let body = EventTypeOut::new(event_type, true);
-    match made {
-        Made::Created => created(&body, format!("{public_url}/api/v1/event-type/{}", event_type.name)),
-        Made::Existed => answer(StatusCode::OK, &body),
-    }
+impl Parameters for ListOptions {}
+impl Parameters for DeleteOptions {}
+
+fn location(public_url: &str, event_type: &EventType) -> String {
+    format!("{public_url}/api/v1/event-type/{}", event_type.name)
 }
 
 /// List Event Types
 ///
 /// The tenant's event types, by name.
-#[utoipa::path(get, path = "/api/v1/event-type", tag = "Event Type", operation_id = "v1.event-type.list",
-    params(Paging, InOrder, ListOptions), responses((status = 200, description = "A page", body = ListResponse<EventTypeOut>)))]
-pub(crate) async fn list(call: Call) -> ApiResult {
-    let is_ascending = InOrder::is_ascending(&call.query, true)?;
-    let page = Paging::of_names(&call.query, is_ascending)?;
-    let options = ListOptions {
-        include_archived: call.query.flag("include_archived", false)?,
-        with_content: call.query.flag("with_content", false)?,
-    };
-    let page = event_types::list(call.db(), call.tenant_id, options.include_archived, &page).await?;
-    Ok(render_list(&page, |event_type| event_type.name.clone(), |event_type| EventTypeOut::new(event_type, options.with_content)))
+#[utoipa::path(get, path = "/api/v1/event-type", tag = "Event Type", operation_id = "v1.event-type.list")]
+pub(crate) async fn list(call: Call, asked: Asked<(Paging, InOrder, ListOptions)>) -> ApiResult<Listed<EventTypeOut<'static>>> {
+    let (paging, order, options) = asked.read()?;
+    let page = paging.of_names(order.is_ascending(true))?;
+    let page = event_types::list(call.db(), call.tenant_id(), options.include_archived, call.feature_flags.as_deref(), &page).await?;
+    Ok(page::list(&page, |event_type| event_type.name.clone(), |event_type| EventTypeOut::new(event_type, options.with_content)))
 }
 
 /// Create Event Type
 ///
 /// An archived one of the same name is taken out of the archive.
 #[utoipa::path(post, path = "/api/v1/event-type", tag = "Event Type", operation_id = "v1.event-type.create",
-    request_body = EventTypeIn, responses((status = 201, description = "Created", body = EventTypeOut)))]
-pub(crate) async fn create(call: Call) -> ApiResult {
+    request_body = EventTypeIn)]
+pub(crate) async fn create(call: Call) -> ApiResult<Reply<201, EventTypeOut<'static>>> {
     let effect = read_create(&call);
     let public_url = call.context.config.public_url.clone();
-    call.write(effect, move |event_type| rendered(&public_url, event_type, Made::Created)).await
+    call.write(effect, move |event_type| Reply::at(location(&public_url, event_type), &EventTypeOut::new(event_type, true))).await
 }
 
 fn read_create(call: &Call) -> ApiResult<Create> {
     let EventTypeNaming { name } = call.json()?;
     let change = call.json::<EventTypeUpdate>()?.into_change();
-    Ok(Create { tenant_id: call.tenant_id, name: name.0, change })
+    Ok(Create { tenant_id: call.tenant_id(), name: name.0, change })
 }
 
 /// Get Event Type
-#[utoipa::path(get, path = "/api/v1/event-type/{event_type_name}", tag = "Event Type", operation_id = "v1.event-type.get",
-    responses((status = 200, description = "The event type", body = EventTypeOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
-    let event_type = event_types::get(call.db(), call.tenant_id, call.event_type()).await?;
-    Ok(ok(&EventTypeOut::new(&event_type, true)))
+#[utoipa::path(get, path = "/api/v1/event-type/{event_type_name}", tag = "Event Type", operation_id = "v1.event-type.get")]
+pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EventTypeOut<'static>>> {
+    let event_type = event_types::get(call.db(), call.tenant_id(), call.name(), call.feature_flags.as_deref()).await?;
+    Ok(Reply::new(&EventTypeOut::new(&event_type, true)))
 }
 
 /// Update Event Type
 ///
 /// Replaces an event type, or declares it if there is none.
 #[utoipa::path(put, path = "/api/v1/event-type/{event_type_name}", tag = "Event Type", operation_id = "v1.event-type.update",
-    request_body = EventTypeUpdate, responses(
-    (status = 200, description = "Replaced", body = EventTypeOut),
-    (status = 201, description = "Created", body = EventTypeOut)))]
-pub(crate) async fn update(call: Call) -> ApiResult {
-    let change = call.json::<EventTypeUpdate>().map(EventTypeUpdate::into_change);
-    write_update(&call, change, true).await
+    request_body = EventTypeUpdate)]
+pub(crate) async fn update(call: Call) -> ApiResult<Made<EventTypeOut<'static>>> {
+    let effect = call.json::<EventTypeUpdate>().map(|body| change(&call, body.into_change(), true));
+    let public_url = call.context.config.public_url.clone();
+    let render = move |(event_type, outcome): &(EventType, Outcome)| match outcome {
+        Outcome::Created => Made::created(location(&public_url, event_type), &EventTypeOut::new(event_type, true)),
+        Outcome::Existed => Made::existed(&EventTypeOut::new(event_type, true)),
+    };
+    call.write(effect, render).await
 }
 
 /// Patch Event Type
 ///
 /// Changes the fields that are given.
 #[utoipa::path(patch, path = "/api/v1/event-type/{event_type_name}", tag = "Event Type", operation_id = "v1.event-type.patch",
-    request_body = EventTypePatch, responses((status = 200, description = "Changed", body = EventTypeOut)))]
-pub(crate) async fn patch(call: Call) -> ApiResult {
-    let change = call.json::<EventTypePatch>().map(EventTypePatch::into_change);
-    write_update(&call, change, false).await
+    request_body = EventTypePatch)]
+pub(crate) async fn patch(call: Call) -> ApiResult<Reply<200, EventTypeOut<'static>>> {
+    let effect = call.json::<EventTypePatch>().map(|body| change(&call, body.into_change(), false));
+    call.write(effect, |(event_type, _)| Reply::new(&EventTypeOut::new(event_type, true))).await
 }
 
-async fn write_update(call: &Call, change: ApiResult<Change>, or_create: bool) -> ApiResult {
-    let effect = change.map(|change| Update { tenant_id: call.tenant_id, name: call.event_type().to_owned(), change, or_create });
-    let public_url = call.context.config.public_url.clone();
-    call.write(effect, move |(event_type, made)| rendered(&public_url, event_type, *made)).await
+fn change(call: &Call, change: Change, or_create: bool) -> Update {
+    Update { tenant_id: call.tenant_id(), name: call.name().to_owned(), change, or_create }
 }
 
 /// Delete Event Type
 ///
 /// Archives it, or removes it for good.
-#[utoipa::path(delete, path = "/api/v1/event-type/{event_type_name}", tag = "Event Type", operation_id = "v1.event-type.delete",
-    params(DeleteOptions), responses((status = 204, description = "Deleted")))]
-pub(crate) async fn delete(call: Call) -> ApiResult {
-    let effect = call.query.flag("expunge", false).map(|expunge| Delete {
-        tenant_id: call.tenant_id,
-        name: call.event_type().to_owned(),
-        expunge: DeleteOptions { expunge }.expunge,
-    });
-    call.write(effect, |()| nothing()).await
+#[utoipa::path(delete, path = "/api/v1/event-type/{event_type_name}", tag = "Event Type", operation_id = "v1.event-type.delete")]
+pub(crate) async fn delete(call: Call, asked: Asked<DeleteOptions>) -> ApiResult<Nothing> {
+    let effect =
+        asked.read().map(|DeleteOptions { expunge }| Delete { tenant_id: call.tenant_id(), name: call.name().to_owned(), expunge });
+    call.write(effect, |()| Nothing::new()).await
 }

@@ -313,6 +313,19 @@ impl<'de> Deserialize<'de> for NotYet {
     }
 }
 
+/// A parameter of a query that would change the answer if we acted on it, which we do not. Absent or `false` is fine.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NotYetAsked;
+
+impl<'de> Deserialize<'de> for NotYetAsked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "false" => Ok(Self),
+            _ => Err(D::Error::custom("is not supported yet: leave it out")),
+        }
+    }
+}
+
 /// Reads a field that may be absent but not null.
 pub(crate) fn present<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)

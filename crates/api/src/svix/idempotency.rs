@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use domain::{
     id::Id,
     idempotency::{Key, MAX_TTL, MAX_WAIT, MIN_TTL, Override, Policy, Preset, Saves},
@@ -15,10 +14,14 @@ use storage::{
 };
 use utoipa::{IntoParams, ToSchema};
 
-use super::{Timestamp, answer, ok};
+use super::Timestamp;
 use crate::{
     error::{ApiError, ApiResult},
-    transport::call::Call,
+    transport::{
+        call::Call,
+        query::{Asked, Parameters},
+        reply::Reply,
+    },
 };
 
 /// Which policy the rest is measured from.
@@ -196,11 +199,10 @@ impl IdempotencyPolicyOut {
 /// Get Idempotency Policy
 ///
 /// How the keys of your requests are treated.
-#[utoipa::path(get, path = "/api/v1/idempotency/policy", tag = "Idempotency", operation_id = "v1.idempotency.policy.get",
-    responses((status = 200, description = "The policy that holds", body = IdempotencyPolicyOut)))]
-pub(crate) async fn get_policy(call: Call) -> ApiResult {
-    let (asked_for, policy) = policies::asked_for(call.db(), call.tenant_id).await?;
-    Ok(ok(&IdempotencyPolicyOut::new(&asked_for, &policy)))
+#[utoipa::path(get, path = "/api/v1/idempotency/policy", tag = "Idempotency", operation_id = "v1.idempotency.policy.get")]
+pub(crate) async fn get_policy(call: Call) -> ApiResult<Reply<200, IdempotencyPolicyOut>> {
+    let (asked_for, policy) = policies::asked_for(call.db(), call.tenant_id()).await?;
+    Ok(Reply::new(&IdempotencyPolicyOut::new(&asked_for, &policy)))
 }
 
 /// Replace Idempotency Policy
@@ -208,8 +210,8 @@ pub(crate) async fn get_policy(call: Call) -> ApiResult {
 /// Holds from the next request on, at every replica. What is left out is as the preset has it, or as this installation has it, so
 /// that `{}` undoes every change. Outcomes that are saved already keep the time that they were given.
 #[utoipa::path(put, path = "/api/v1/idempotency/policy", tag = "Idempotency", operation_id = "v1.idempotency.policy.update",
-    request_body = IdempotencyPolicyIn, responses((status = 200, description = "The policy that holds from now on", body = IdempotencyPolicyOut)))]
-pub(crate) async fn update_policy(call: Call) -> ApiResult {
+    request_body = IdempotencyPolicyIn)]
+pub(crate) async fn update_policy(call: Call) -> ApiResult<Reply<200, IdempotencyPolicyOut>> {
     let wanted = call.json::<IdempotencyPolicyIn>().and_then(|body| {
         let base = policies::without_wishes(call.db(), body.preset());
         body.read(base)
@@ -217,27 +219,36 @@ pub(crate) async fn update_policy(call: Call) -> ApiResult {
     if let Ok(wanted) = &wanted {
         policies::prepare(call.db(), wanted).await?;
     }
-    let tenant_id = call.tenant_id;
+    let tenant_id = call.tenant_id();
     let effect = wanted.map(|wanted| Replace { tenant_id, wanted });
     let asked_for = effect.as_ref().map(|effect| effect.wanted).unwrap_or_default();
     let render = move |policy: &Policy| {
         tracing::info!(wanted = ?asked_for, "an idempotency policy was replaced");
-        answer(StatusCode::OK, &IdempotencyPolicyOut::new(&asked_for, policy))
+        Reply::new(&IdempotencyPolicyOut::new(&asked_for, policy))
     };
     call.write(effect, render).await
 }
 
 /// The key that is asked about.
-#[derive(Debug, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "it exists for the document")]
 pub(crate) struct OfKey {
     /// The `Idempotency-Key` as it was sent
+    #[serde(deserialize_with = "key")]
     #[param(
+        value_type = String,
         pattern = r#"^[ \t\n\f\r]*([!#-~]([ -~]{0,253}[!-~])?|"([ !#-\[\]-~]|\\["\\]){1,255}"([ \t\n\f\r]*;[\s\S]*)?)[ \t\n\f\r]*$"#,
         example = "0199b9a4-5a2e-7c31-9a3e-2f6f3a1c8d5e"
     )]
-    key: String,
+    key: Key,
+}
+
+impl Parameters for OfKey {}
+
+fn key<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let key = Key::parse([text.as_bytes()].into_iter()).map_err(D::Error::custom)?;
+    key.ok_or_else(|| D::Error::custom("is missing: name the idempotency key to look up"))
 }
 
 /// What became of the requests under a key.
@@ -287,11 +298,9 @@ impl From<Record> for IdempotencyRecordOut {
 ///
 /// What is remembered under a key: the outcome, when it was reached, how often it was replayed, and the message. Nothing is listed
 /// once the key is forgotten, nor while its first request is running.
-#[utoipa::path(get, path = "/api/v1/idempotency/records", tag = "Idempotency", operation_id = "v1.idempotency.records.list",
-    params(OfKey), responses((status = 200, description = "What is remembered", body = IdempotencyRecordsOut)))]
-pub(crate) async fn list_records(call: Call) -> ApiResult {
-    let key = call.query.read("key", |text| Key::parse([text.as_bytes()].into_iter()))?.flatten();
-    let key = key.ok_or_else(|| ApiError::invalid(&["query", "key"], "is missing: name the idempotency key to look up"))?;
-    let records = records::find(call.db(), call.tenant_id, &key).await?;
-    Ok(ok(&IdempotencyRecordsOut { data: records.into_iter().map(Into::into).collect() }))
+#[utoipa::path(get, path = "/api/v1/idempotency/records", tag = "Idempotency", operation_id = "v1.idempotency.records.list")]
+pub(crate) async fn list_records(call: Call, asked: Asked<OfKey>) -> ApiResult<Reply<200, IdempotencyRecordsOut>> {
+    let OfKey { key } = asked.read()?;
+    let records = records::find(call.db(), call.tenant_id(), &key).await?;
+    Ok(Reply::new(&IdempotencyRecordsOut { data: records.into_iter().map(Into::into).collect() }))
 }

@@ -2,7 +2,6 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use axum::http::StatusCode;
 use bytes::Bytes;
 use domain::{
     id::{Id, MessageId},
@@ -14,7 +13,7 @@ use storage::{
     Conflict,
     committer::{NewMessage, Published},
     directory,
-    idempotency::{Answer, Answered, Found},
+    idempotency::{Answered, Found},
     messages::{self, Filter},
     queue::Release,
 };
@@ -24,15 +23,20 @@ use utoipa::{
 };
 
 use super::{
-    ListResponse, Paging, Timestamp, answer,
-    fields::{EventId, EventTypeName, MessageChannels, MessageKey, NotYet, message_key},
+    Timestamp,
+    fields::{EventId, EventTypeName, MessageChannels, MessageKey, NotYet},
     filter::ListFilter,
-    list as render_list, ok,
+    page::{self, Listed, Paging},
     payload_retention::{self, Days, Hours},
 };
 use crate::{
-    error::{ApiError, ApiResult, JSON},
-    transport::{call::Call, idempotency::respond, query::Query},
+    error::{ApiError, ApiResult},
+    transport::{
+        call::Call,
+        json::MEDIA_TYPE,
+        query::{Asked, Parameters},
+        reply::Reply,
+    },
 };
 
 /// How often a message is offered again because its application's name changed hands meanwhile.
@@ -166,57 +170,48 @@ fn constant(json: &str) -> Box<RawValue> {
 }
 
 /// Whether payloads are wanted.
-#[derive(Clone, Copy, Debug, IntoParams)]
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct WithContent {
     /// When `true` message payloads are included in the response
+    #[serde(default = "yes")]
     #[param(required = false, default = true)]
     with_content: bool,
 }
 
-impl WithContent {
-    fn read(query: &Query) -> ApiResult<bool> {
-        Ok(Self { with_content: query.flag("with_content", true)? }.with_content)
-    }
-}
-
 /// Only messages with one message key.
-#[derive(Clone, Debug, IntoParams)]
+#[derive(Clone, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OfKey {
     /// Filter response based on the key that dedupes messages: the first message with it, and its duplicates
-    #[param(value_type = Option<MessageKey>)]
-    idempotency_key: Option<String>,
+    idempotency_key: Option<MessageKey>,
 }
 
-impl OfKey {
-    fn read(query: &Query) -> ApiResult<Option<String>> {
-        Ok(Self { idempotency_key: query.read("idempotency_key", message_key)? }.idempotency_key)
-    }
+impl Parameters for WithContent {}
+impl Parameters for OfKey {}
+
+fn yes() -> bool {
+    true
 }
 
 /// List Messages
 ///
 /// The application's messages, the newest first.
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg", tag = "Message", operation_id = "v1.message.list",
-    params(Paging, ListFilter, OfKey, WithContent), responses((status = 200, description = "A page", body = ListResponse<MessageOut>)))]
-pub(crate) async fn list(call: Call) -> ApiResult {
-    call.query.refuse(&["tag"])?;
-    let filter = ListFilter::read(&call.query)?;
-    let page = ListFilter::page::<MessageId>(&call.query)?;
-    let wanted = Filter { message_key: OfKey::read(&call.query)?, ..filter.into() };
-    let with_content = WithContent::read(&call.query)?;
-    let page = messages::list(call.db(), call.tenant_id, &call.application(), &wanted, &page).await?;
-    Ok(render_list(&page, |message| message.id.public(), |message| MessageOut::new(message, with_content)))
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg", tag = "Message", operation_id = "v1.message.list")]
+pub(crate) async fn list(call: Call, asked: Asked<(Paging, ListFilter, OfKey, WithContent)>) -> ApiResult<Listed<MessageOut<'static>>> {
+    let (paging, filter, OfKey { idempotency_key }, WithContent { with_content }) = asked.read()?;
+    let page = paging.of_ids::<MessageId>(false)?;
+    let wanted = Filter { message_key: idempotency_key.map(|key| key.0), ..filter.into() };
+    let page = messages::list(call.db(), call.tenant_id(), &call.application(), &wanted, &page).await?;
+    Ok(page::list(&page, |message| message.id.public(), |message| MessageOut::new(message, with_content)))
 }
 
 /// Get Message
-#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg/{msg_id}", tag = "Message", operation_id = "v1.message.get",
-    params(WithContent), responses((status = 200, description = "The message", body = MessageOut)))]
-pub(crate) async fn get(call: Call) -> ApiResult {
-    let with_content = WithContent::read(&call.query)?;
-    let message = messages::get(call.db(), call.tenant_id, &call.application(), &call.message()).await?;
-    Ok(ok(&MessageOut::new(&message, with_content)))
+#[utoipa::path(get, path = "/api/v1/app/{app_id}/msg/{msg_id}", tag = "Message", operation_id = "v1.message.get")]
+pub(crate) async fn get(call: Call, asked: Asked<WithContent>) -> ApiResult<Reply<200, MessageOut<'static>>> {
+    let WithContent { with_content } = asked.read()?;
+    let message = messages::get(call.db(), call.tenant_id(), &call.application(), &call.message()).await?;
+    Ok(Reply::new(&MessageOut::new(&message, with_content)))
 }
 
 /// Deliver Duplicate
@@ -224,41 +219,44 @@ pub(crate) async fn get(call: Call) -> ApiResult {
 /// Releases a message that is a duplicate: it is delivered after all, to every endpoint that wants it, and retried like any other. Its
 /// webhooks carry its own id in `X-Convoy-Idempotency-Key` in place of the message key, which their receivers have seen. Later messages
 /// with that key are duplicates as before. The answer shows no payload.
-#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg/{msg_id}/deliver", tag = "Message", operation_id = "v1.message.deliver",
-    responses((status = 202, description = "It will be sent", body = MessageOut)))]
-pub(crate) async fn deliver(call: Call) -> ApiResult {
-    let release = Release { tenant_id: call.tenant_id, application: call.application(), message: call.message() };
+#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg/{msg_id}/deliver", tag = "Message", operation_id = "v1.message.deliver")]
+pub(crate) async fn deliver(call: Call) -> ApiResult<Reply<202, MessageOut<'static>>> {
+    let release = Release { tenant_id: call.tenant_id(), application: call.application(), message: call.message() };
     // What is answered is kept under the request's key, and content is to be kept in one place.
-    call.write(Ok(release), |message| answer(StatusCode::ACCEPTED, &MessageOut::new(message, false))).await
+    call.write(Ok(release), |message| Reply::new(&MessageOut::new(message, false))).await
 }
+
+/// The answer to a creation.
+type Accepted = Reply<202, MessageOut<'static>>;
 
 /// Create Message
 ///
 /// Once this is answered with 202, the message and everything that it owes to endpoints are stored.
-#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg", tag = "Message", operation_id = "v1.message.create",
-    params(WithContent), request_body = MessageIn, responses((status = 202, description = "Accepted", body = MessageOut)))]
-pub(crate) async fn create(call: Call) -> ApiResult {
-    match publish(&call).await {
-        Ok(response) => Ok(response),
+#[utoipa::path(post, path = "/api/v1/app/{app_id}/msg", tag = "Message", operation_id = "v1.message.create", request_body = MessageIn)]
+pub(crate) async fn create(call: Call, asked: Asked<WithContent>) -> ApiResult<Accepted> {
+    let asked = asked.read().map(|asked| asked.with_content);
+    let with_content = *asked.as_ref().unwrap_or(&true);
+    match publish(&call, asked).await {
+        Ok(accepted) => Ok(accepted),
         // A saved outcome wins over validation and over an application that has been deleted since.
         Err(refusal @ (ApiError::Invalid(_) | ApiError::NotFound(_))) => match Box::pin(call.saved()).await? {
-            Some(Found::Answer(answer)) => Ok(respond(Answered { answer, is_replay: true })),
-            Some(Found::Published(published)) => Ok(respond(rendered(&call, published, WithContent::read(&call.query).unwrap_or(true)))),
+            Some(Found::Answer(answer)) => Ok(Answered { answer, is_replay: true }.into()),
+            Some(Found::Published(published)) => Ok(rendered(&call, published, with_content)),
             None => Box::pin(call.refuse(refusal)).await,
         },
         Err(error) => Box::pin(call.refuse(error)).await,
     }
 }
 
-async fn publish(call: &Call) -> ApiResult {
-    let with_content = WithContent::read(&call.query)?;
+async fn publish(call: &Call, with_content: ApiResult<bool>) -> ApiResult<Accepted> {
+    let with_content = with_content?;
     let new = call.json::<MessageIn>()?;
     let payload = object_slice(&call.body, new.payload)?;
     let payload_retention = payload_retention::wanted(new.payload_retention_period, new.payload_retention_hours)?;
     let application = call.application();
-    let subscribers = directory::find(call.db(), call.tenant_id, &application).await?;
+    let subscribers = directory::find(call.db(), call.tenant_id(), &application).await?;
     if let Some(refusal) = call.known_refusal(subscribers.policy).await? {
-        return Ok(respond(refusal));
+        return Ok(refusal.into());
     }
     let mut new = Arc::new(NewMessage {
         claim: call.claim(subscribers.policy).await?,
@@ -269,17 +267,17 @@ async fn publish(call: &Call) -> ApiResult {
         channels: new.channels.map(|channels| channels.0).unwrap_or_default(),
         message_key: new.message_key.map(|key| key.0),
         payload,
-        content_type: JSON.to_owned(),
+        content_type: MEDIA_TYPE.to_owned(),
         payload_retention,
     });
     for _ in 0..RENAMES {
         match call.context.publisher.publish(&new).await {
             Err(storage::Error::Renamed) => {
-                let subscribers = directory::find(call.db(), call.tenant_id, &new.application).await?;
+                let subscribers = directory::find(call.db(), call.tenant_id(), &new.application).await?;
                 let claim = call.claim(subscribers.policy).await?;
                 new = Arc::new(NewMessage { subscribers, claim, ..Arc::unwrap_or_clone(new) });
             }
-            published => return Ok(respond(rendered(call, published?, with_content))),
+            published => return Ok(rendered(call, published?, with_content)),
         }
     }
     Err(ApiError::Unavailable)
@@ -296,7 +294,7 @@ fn object_slice(body: &Bytes, payload: &RawValue) -> ApiResult<Bytes> {
 }
 
 /// The answer to a creation; the same for the same message, so that a replay equals the first answer.
-fn rendered(call: &Call, published: Published, with_content: bool) -> Answered {
+fn rendered(call: &Call, published: Published, with_content: bool) -> Accepted {
     match published {
         Published::Accepted { message, is_replay } => {
             tracing::debug!(application_id = %message.application_id, message_id = %message.id, is_replay,
@@ -306,10 +304,12 @@ fn rendered(call: &Call, published: Published, with_content: bool) -> Answered {
             let location = format!("{public_url}/api/v1/app/{}/msg/{}", message.application_id, message.id);
             // A replay says what was said at first, also of a duplicate that has been released since.
             let body = MessageOut { released_at: None, ..MessageOut::new(&message, with_content) };
-            Answered { answer: Answer { location: Some(location), ..answer(StatusCode::ACCEPTED, &body) }, is_replay }
+            Reply::at(location, &body).replayed(is_replay)
         }
-        Published::EventIdTaken { by, is_replay } => Answered { answer: ApiError::Conflict(Conflict::EventId(by)).answer(), is_replay },
-        Published::Refused(answer) => Answered { answer, is_replay: true },
+        Published::EventIdTaken { by, is_replay } => {
+            Answered { answer: call.dialect.refusal(&ApiError::Conflict(Conflict::EventId(by))), is_replay }.into()
+        }
+        Published::Refused(answer) => Answered { answer, is_replay: true }.into(),
     }
 }
 
@@ -329,7 +329,7 @@ mod tests {
 
     fn place(body: &str) -> String {
         match payload_of(body) {
-            Err(ApiError::Invalid(problems)) => problems[0].loc.join("."),
+            Err(ApiError::Invalid(problem)) => problem.place.join("."),
             other => format!("{other:?}"),
         }
     }
@@ -380,7 +380,7 @@ mod tests {
             event_id: None,
             channels: Vec::new(),
             payload: Some(Bytes::from_static(b"{ \"a\" : 1.10 }")),
-            content_type: JSON.into(),
+            content_type: MEDIA_TYPE.into(),
             message_key: None,
             duplicate_of: None,
             released_at: None,

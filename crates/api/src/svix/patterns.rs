@@ -16,13 +16,18 @@ use super::fields::{
     SigningSecret, Text, WebhookUrl,
 };
 use super::{
-    InOrder, Paging,
+    application::CreateOptions,
     attempt::{AttemptFilter, OfEndpoint},
-    fields::message_key,
+    event_type::{DeleteOptions, ListOptions},
     filter::ListFilter,
     header_fields::CustomHeaders,
+    idempotency, message,
+    page::{InOrder, Paging},
 };
-use crate::transport::query::Query;
+use crate::{
+    routes,
+    transport::query::{Query, Question},
+};
 
 /// How many texts each field is asked about.
 const TEXTS: usize = 4000;
@@ -220,18 +225,22 @@ const WIDER: [&str; 3] = ["iterator", "before", "after"];
 
 /// Whether the server takes this value of a parameter.
 fn is_taken(place: &str, name: &str, text: &str) -> bool {
-    let query = Query::parse(&format!("{name}={}", utf8_percent_encode(text, NON_ALPHANUMERIC))).expect("a query");
+    let raw = format!("{name}={}", utf8_percent_encode(text, NON_ALPHANUMERIC));
+    let query = Query::parse(&raw).expect("a query");
     let is_key = |text: &str| matches!(Key::parse([text.as_bytes()].into_iter()), Ok(Some(_)));
     match (place, name) {
         ("path", _) => check_name(text).is_ok(),
-        ("header", "idempotency-key") | ("query", "key") => is_key(text),
-        ("query", "limit" | "iterator") => Paging::of_names(&query, true).is_ok(),
-        ("query", "order") => InOrder::is_ascending(&query, true).is_ok(),
+        ("header", "idempotency-key") => is_key(text),
+        ("query", "key") => idempotency::OfKey::read(&query).is_ok(),
+        ("query", "limit" | "iterator") => Paging::read(&query).and_then(|paging| paging.of_names(true)).is_ok(),
+        ("query", "order") => InOrder::read(&query).is_ok(),
         ("query", "status" | "status_code_class" | "with_content" | "expanded_statuses") => AttemptFilter::read(&query).is_ok(),
         ("query", "channel" | "before" | "after" | "event_types") => ListFilter::read(&query).is_ok(),
         ("query", "endpoint_id") => OfEndpoint::read(&query).is_ok(),
-        ("query", "idempotency_key") => message_key(text).is_ok(),
-        ("query", "get_if_exists" | "include_archived" | "expunge") => query.flag(name, false).is_ok(),
+        ("query", "idempotency_key") => message::OfKey::read(&query).is_ok(),
+        ("query", "get_if_exists") => CreateOptions::read(&query).is_ok(),
+        ("query", "include_archived") => ListOptions::read(&query).is_ok(),
+        ("query", "expunge") => DeleteOptions::read(&query).is_ok(),
         _ => panic!("the parameter {name} ({place}) is not known to this test"),
     }
 }
@@ -263,7 +272,7 @@ fn parameters(document: &Value) -> BTreeMap<(String, String, String), Value> {
 
 #[test]
 fn parameters_take_what_the_document_says() {
-    let document = serde_json::to_value(crate::openapi::document()).expect("a document");
+    let document = serde_json::to_value(routes::document()).expect("a document");
     let seed = rand::rng().random();
     let mut chance = StdRng::seed_from_u64(seed);
     let parameters = parameters(&document);

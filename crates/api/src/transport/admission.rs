@@ -1,5 +1,5 @@
-//! What every operation checks before its handler runs, in this order: the token, the body's size and media type, the
-//! syntax of the idempotency key.
+//! What every operation checks before its handler runs, in this order: the token, the permission, the body's size and media type,
+//! the syntax of the idempotency key.
 //!
 //! A client that hangs up after the last byte of the body changes nothing: the work goes on in a task of its own then.
 
@@ -20,7 +20,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::{Bytes, BytesMut};
-use domain::{id::TenantId, idempotency::Key};
+use domain::{
+    caller::{Caller, Permission},
+    id::TenantId,
+    idempotency::Key,
+};
 use futures::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -29,21 +33,40 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    bodies::{Bodies, Room},
+    dialect::{self, Dialect},
     pace,
 };
-use crate::{Context, error::ApiError, svix::not_yet};
+use crate::{
+    bodies::{Bodies, Room},
+    context::Context,
+    error::ApiError,
+};
 
 /// The header that names a request.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// What a caller is told that may not do this.
+const NOT_ALLOWED: &str = "the token of an application may not do this: use a token of its organisation";
 /// For how long the rest of a refused body is read and thrown away, so that the client gets to read the answer.
 const DRAIN: Duration = Duration::from_secs(2);
+
+/// What an operation asks of a request: its line in the route table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// What the caller has to be allowed.
+    pub(crate) permission: Permission,
+    /// In which words the request is made and answered.
+    pub(crate) dialect: &'static dyn Dialect,
+}
 
 /// A request that may be carried out.
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
-    /// Whose it is.
-    pub(crate) tenant_id: TenantId,
+    /// Who asks.
+    pub(crate) caller: Caller,
+    /// Of event types that are behind a flag, the caller sees only those with one of these; absent: all.
+    pub(crate) feature_flags: Option<Arc<[String]>>,
+    /// What was asked of the request.
+    pub(crate) rules: Rules,
     /// Its idempotency key, if it has one and its method takes one.
     pub(crate) key: Option<Key>,
     /// Its whole body.
@@ -51,13 +74,14 @@ pub(crate) struct Admitted {
 }
 
 /// Admits a request or refuses it, and carries it out to the end even if its connection goes away meanwhile.
-pub(crate) async fn admit(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(crate) async fn admit(State((context, rules)): State<(Context, Rules)>, request: Request, next: Next) -> Response {
     let tasks = context.tasks.clone();
-    let work = AssertUnwindSafe(carry_out(context, request, next)).catch_unwind().map(|answer| {
-        answer.unwrap_or_else(|_| {
+    let work = AssertUnwindSafe(carry_out(context, rules, request, next)).catch_unwind().map(move |answer| {
+        let answer = answer.unwrap_or_else(|_| {
             tracing::error!("a handler panicked");
             ApiError::Internal.into_response()
-        })
+        });
+        dialect::told(answer, rules.dialect)
     });
     ToTheEnd { work: Some(Box::pin(work)), tasks }.await
 }
@@ -89,11 +113,11 @@ impl Drop for ToTheEnd {
     }
 }
 
-async fn carry_out(context: Context, request: Request, next: Next) -> Response {
+async fn carry_out(context: Context, rules: Rules, request: Request, next: Next) -> Response {
     let echo = request.headers().get(IDEMPOTENCY_KEY).cloned();
     let (mut parts, body) = request.into_parts();
     let mut body = Incoming::new(body, &parts.headers);
-    let (admitted, room) = match check(&context, &parts.method, &parts.headers, &mut body).await {
+    let (admitted, room) = match check(&context, rules, &parts.method, &parts.headers, &mut body).await {
         Ok(admitted) => admitted,
         Err(refusal) => {
             body.drain();
@@ -111,18 +135,27 @@ async fn carry_out(context: Context, request: Request, next: Next) -> Response {
 }
 
 /// Returns the room that the body takes as well: it is to be kept until the request is answered.
-async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &mut Incoming) -> Result<(Admitted, Option<Room>), ApiError> {
-    let subject = context.verifier.subject(headers)?;
-    Span::current().record("tenant", &*subject);
-    let tenant_id = storage::tenants::find_or_create(&context.db, &subject).await?;
+async fn check(
+    context: &Context,
+    rules: Rules,
+    method: &Method,
+    headers: &HeaderMap,
+    body: &mut Incoming,
+) -> Result<(Admitted, Option<Room>), ApiError> {
+    let token = context.verifier.token(headers)?;
+    Span::current().record("tenant", &*token.tenant);
+    if !token.permissions().contain(rules.permission) {
+        return Err(ApiError::Forbidden(NOT_ALLOWED));
+    }
+    let tenant_id = storage::tenants::find_or_create(&context.db, &token.tenant).await?;
     let (body, room) = if matches!(*method, Method::GET | Method::HEAD) {
         (Bytes::new(), None)
     } else {
         let (body, room) = body.read(context.config.max_payload, &context.bodies, tenant_id).await?;
         (body, Some(room))
     };
-    if !body.is_empty() {
-        check_media_type(headers)?;
+    if !body.is_empty() && !rules.dialect.reads(headers) {
+        return Err(ApiError::UnsupportedMediaType);
     }
     let key = if takes_key(context, tenant_id, method, headers).await? {
         Key::parse(headers.get_all(IDEMPOTENCY_KEY).into_iter().map(HeaderValue::as_bytes))?
@@ -132,7 +165,8 @@ async fn check(context: &Context, method: &Method, headers: &HeaderMap, body: &m
     if key.as_ref().is_some_and(Key::is_mistake) {
         context.db.metrics().mistaken_key();
     }
-    Ok((Admitted { tenant_id, key, body }, room))
+    let feature_flags = token.feature_flags.clone();
+    Ok((Admitted { caller: token.caller(tenant_id), feature_flags, rules, key, body }, room))
 }
 
 /// Whether the header means anything on this request: on a POST always, on a PUT and a PATCH as the tenant's policy has it.
@@ -144,16 +178,6 @@ async fn takes_key(context: &Context, tenant_id: TenantId, method: &Method, head
         Method::PUT | Method::PATCH => Ok(Box::pin(storage::policies::find(&context.db, tenant_id)).await?.covers(method.as_str())),
         _ => Ok(false),
     }
-}
-
-/// Refuses bodies that say that they are something other than plain JSON; one that says nothing is taken for JSON.
-fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
-        let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-    });
-    let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if is_json && is_plain { Ok(()) } else { Err(ApiError::UnsupportedMediaType) }
 }
 
 /// A body that is still coming in.
@@ -235,22 +259,22 @@ pub(crate) async fn unknown_path(request: Request) -> ApiError {
     refuse(request, ApiError::UnknownPath)
 }
 
-/// The same where the dialect is spoken: an operation of it that we do not have says so.
-pub(crate) async fn no_operation(State(context): State<Context>, request: Request) -> ApiError {
-    let refusal = not_yet(&context, &request).unwrap_or(ApiError::UnknownPath);
+/// The same where a dialect is spoken: an operation of it that we do not have says so.
+pub(crate) fn no_operation(context: &Context, dialect: &dyn Dialect, request: Request) -> ApiError {
+    let refusal = not_yet(context, dialect, &request).unwrap_or(ApiError::UnknownPath);
     refuse(request, refusal)
 }
 
 /// Answers a method that the path does not take.
-pub(crate) async fn method_not_allowed(State(context): State<Context>, request: Request) -> ApiError {
-    let refusal = not_yet(&context, &request).unwrap_or(ApiError::MethodNotAllowed);
+pub(crate) fn method_not_allowed(context: &Context, dialect: &dyn Dialect, request: Request) -> ApiError {
+    let refusal = not_yet(context, dialect, &request).unwrap_or(ApiError::MethodNotAllowed);
     refuse(request, refusal)
 }
 
 /// The answer to an operation of the dialect that we do not have: as with those that we have, the token comes first.
-fn not_yet(context: &Context, request: &Request) -> Option<ApiError> {
-    let operation = not_yet::operation(request.method(), request.uri().path())?;
-    Some(context.verifier.subject(request.headers()).err().unwrap_or(ApiError::NotYet(operation)))
+fn not_yet(context: &Context, dialect: &dyn Dialect, request: &Request) -> Option<ApiError> {
+    let operation = dialect.missing(request.method(), request.uri().path())?;
+    Some(context.verifier.token(request.headers()).err().unwrap_or(ApiError::NotYet(operation)))
 }
 
 /// Answers a request whose body nobody wants.
@@ -307,20 +331,5 @@ mod tests {
         let mut body = Incoming::new(Body::from_stream(drops), &HeaderMap::new());
         assert!(matches!(read(&mut body, 1000, 1 << 20).await, Err(ApiError::Timeout)));
         assert!(begun.elapsed() < Duration::from_secs(32), "{:?}", begun.elapsed());
-    }
-
-    #[test]
-    fn only_plain_json_is_read() {
-        let check = |name: &'static str, value: &'static str| {
-            let headers = HeaderMap::from_iter([(HeaderName::from_static(name), value.parse().expect("a value"))]);
-            check_media_type(&headers).is_ok()
-        };
-        assert!(check_media_type(&HeaderMap::new()).is_ok());
-        assert!(check("content-type", "application/json"));
-        assert!(check("content-type", "Application/JSON; charset=utf-8"));
-        assert!(check("content-type", "application/merge-patch+json"));
-        assert!(!check("content-type", "text/plain"));
-        assert!(!check("content-type", ""));
-        assert!(!check("content-encoding", "gzip"));
     }
 }

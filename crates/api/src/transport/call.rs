@@ -1,5 +1,7 @@
 //! One admitted request, as handlers see it: who calls, what is in the path, the query and the body.
 
+use std::sync::Arc;
+
 use axum::{
     extract::{FromRequestParts, MatchedPath, rejection::RawPathParamsRejection},
     http::{Method, request::Parts},
@@ -7,18 +9,31 @@ use axum::{
 use bytes::Bytes;
 use domain::{
     application::check_name,
+    caller::Caller,
     id::{ApplicationId, AttemptId, EndpointId, Id, MessageId, TenantId},
     idempotency::Key,
 };
 use serde::Deserialize;
-use storage::{Db, applications::Reference, endpoints::Address};
+use storage::{
+    Db,
+    applications::{self, Reference},
+    endpoints::Address,
+};
 use tracing::Span;
 
-use super::{admission::Admitted, json, query::Query};
+use super::{
+    admission::{Admitted, Rules},
+    dialect::{Dialect, Kind},
+    json,
+    query::Query,
+};
 use crate::{
-    Context,
+    context::Context,
     error::{ApiError, ApiResult},
 };
+
+/// What a caller is told that asks for what no single application is.
+const NOT_ITS_OWN: &str = "the token of an application may ask about this application alone";
 
 /// An admitted request.
 #[derive(Debug)]
@@ -26,13 +41,17 @@ pub(crate) struct Call {
     /// The server's state.
     pub(crate) context: Context,
     /// Who calls.
-    pub(crate) tenant_id: TenantId,
+    pub(crate) caller: Caller,
+    /// Of event types that are behind a flag, the caller sees only those with one of these; absent: all.
+    pub(crate) feature_flags: Option<Arc<[String]>>,
+    /// In which words.
+    pub(crate) dialect: &'static dyn Dialect,
     /// The method.
     pub(crate) method: Method,
     /// The route's template, such as `/api/v1/app/{app_id}`.
     pub(crate) route: String,
-    /// The query.
-    pub(crate) query: Query,
+    /// The query, as it came.
+    pub(crate) query: String,
     /// The idempotency key.
     pub(crate) key: Option<Key>,
     /// The body.
@@ -48,18 +67,25 @@ impl FromRequestParts<Context> for Call {
         let admitted = parts.extensions.remove::<Admitted>().ok_or(ApiError::Internal)?;
         let route = parts.extensions.get::<MatchedPath>().map(|path| path.as_str().to_owned()).ok_or(ApiError::Internal)?;
         let path = path_names(parts, context).await?;
+        let Admitted { caller, feature_flags, rules, key, body } = admitted;
+        let dialect = rules.dialect;
         for (name, value) in &path {
-            match name.as_str() {
-                "app_id" => Span::current().record("application", value),
-                "endpoint_id" => Span::current().record("endpoint", value),
-                "msg_id" => Span::current().record("message", value),
-                _ => continue,
+            match dialect.kind(name) {
+                Kind::Application => Span::current().record("application", value),
+                Kind::Endpoint => Span::current().record("endpoint", value),
+                Kind::Message => Span::current().record("message", value),
+                Kind::Attempt | Kind::Name => continue,
             };
         }
-        let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-        let method = parts.method.clone();
-        let Admitted { tenant_id, key, body } = admitted;
-        Ok(Self { context: context.clone(), tenant_id, method, route, query, key, body, path })
+        let query = parts.uri.query().unwrap_or_default();
+        Query::parse(query)?;
+        let (query, method) = (query.to_owned(), parts.method.clone());
+        let call = Self { context: context.clone(), caller, feature_flags, dialect, method, route, query, key, body, path };
+        if let Some(own) = caller.application() {
+            // Boxed, so that the requests of tenants stay small.
+            Box::pin(call.keep_to(own, rules)).await?;
+        }
+        Ok(call)
     }
 }
 
@@ -83,6 +109,26 @@ async fn path_names(parts: &mut Parts, context: &Context) -> ApiResult<Vec<(Stri
 }
 
 impl Call {
+    /// Refuses a request of a caller that is kept to one application unless it is about that one. The others do not exist for it.
+    async fn keep_to(&self, own: ApplicationId, rules: Rules) -> ApiResult<()> {
+        let is_own = match self.named(Kind::Application) {
+            None if rules.permission.is_of_the_tenant() => true,
+            // A route that was given a permission that it should not have had.
+            None => return Err(ApiError::Forbidden(NOT_ITS_OWN)),
+            Some(_) => match self.reference(Kind::Application) {
+                Reference::Id(id) => id == own,
+                // Asked of the database: a name may have gone over to another application.
+                uid @ Reference::Uid(_) => applications::get(self.db(), self.tenant_id(), &uid).await?.id == own,
+            },
+        };
+        if is_own { Ok(()) } else { Err(ApiError::NotFound("application")) }
+    }
+
+    /// The tenant that is asked about.
+    pub(crate) fn tenant_id(&self) -> TenantId {
+        self.caller.tenant_id
+    }
+
     /// The database.
     pub(crate) fn db(&self) -> &Db {
         &self.context.db
@@ -93,39 +139,49 @@ impl Call {
         self.path.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// A name in the path. Every route that reads one has it; the empty name that stands for a missing one exists nowhere.
-    pub(crate) fn name(&self, name: &str) -> &str {
-        self.path().find(|(found, _)| *found == name).map_or("", |(_, value)| value)
+    /// What is called by its kind in the path.
+    fn named(&self, kind: Kind) -> Option<&str> {
+        self.path().find(|(name, _)| self.dialect.kind(name) == kind).map(|(_, value)| value)
     }
 
-    /// The application in the path.
+    /// The thing of this kind in the path, by its id or by the tenant's name for it. Every route that reads one has it; the empty name
+    /// that stands for a missing one exists nowhere.
+    fn reference<I: Id>(&self, kind: Kind) -> Reference<I> {
+        let text = self.named(kind).unwrap_or_default();
+        self.dialect.id(kind, text).map_or_else(|| Reference::Uid(text.to_owned()), |id| Reference::Id(id.into()))
+    }
+
+    /// The application in the path; of a caller that is kept to one, that one, whatever its name stands for by now.
     pub(crate) fn application(&self) -> Reference<ApplicationId> {
-        Reference::parse(self.name("app_id"))
+        self.caller.application().map_or_else(|| self.reference(Kind::Application), Reference::Id)
     }
 
     /// The endpoint in the path.
     pub(crate) fn endpoint(&self) -> Reference<EndpointId> {
-        Reference::parse(self.name("endpoint_id"))
+        self.reference(Kind::Endpoint)
     }
 
     /// The endpoint in the path, with whose it is.
     pub(crate) fn address(&self) -> Address {
-        Address { tenant_id: self.tenant_id, application: self.application(), endpoint: self.endpoint() }
+        Address { tenant_id: self.tenant_id(), application: self.application(), endpoint: self.endpoint() }
     }
 
     /// The message in the path.
     pub(crate) fn message(&self) -> Reference<MessageId> {
-        Reference::parse(self.name("msg_id"))
+        self.reference(Kind::Message)
     }
 
     /// The attempt in the path.
     pub(crate) fn attempt(&self) -> ApiResult<AttemptId> {
-        AttemptId::parse(self.name("attempt_id")).map_err(|_| ApiError::NotFound("attempt"))
+        match self.reference(Kind::Attempt) {
+            Reference::Id(id) => Ok(id),
+            Reference::Uid(_) => Err(ApiError::NotFound("attempt")),
+        }
     }
 
-    /// The event type in the path.
-    pub(crate) fn event_type(&self) -> &str {
-        self.name("event_type_name")
+    /// The name in the path of what has no id.
+    pub(crate) fn name(&self) -> &str {
+        self.named(Kind::Name).unwrap_or_default()
     }
 
     /// The body, which must be a JSON object.

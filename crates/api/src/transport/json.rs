@@ -1,15 +1,28 @@
-//! Reads a JSON body so that whatever is wrong with it is reported with the name of the field.
+//! Bodies in JSON: told from others by their headers, and read so that whatever is wrong with it is reported with the name of the field.
 
+use axum::http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::error::Category;
 use serde_path_to_error::Segment;
 
 use crate::error::{ApiError, ApiResult, Problem};
 
+/// The media type of every body that we render.
+pub(crate) const MEDIA_TYPE: &str = "application/json";
 /// The deepest nesting that we accept; one less than the parser's own limit, so that ours is the one that is reported.
 const MAX_DEPTH: usize = 127;
 /// The most names that the place of a problem is told with: hostile bodies nest deep.
 const MAX_PLACE: usize = 8;
+
+/// Whether a body with these headers is plain JSON; one that says nothing of itself is taken for it.
+pub(crate) fn is_announced(headers: &HeaderMap) -> bool {
+    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+    });
+    let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
+    is_json && is_plain
+}
 
 /// Reads a JSON object.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> ApiResult<T> {
@@ -34,8 +47,8 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> ApiResult<T> {
 
 /// Turns the parser's complaint into one that names the field.
 fn report(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
-    let mut loc = vec!["body".to_owned()];
-    loc.extend(error.path().iter().take(MAX_PLACE).filter_map(|segment| match segment {
+    let mut place = vec!["body".to_owned()];
+    place.extend(error.path().iter().take(MAX_PLACE).filter_map(|segment| match segment {
         Segment::Seq { index } => Some(index.to_string()),
         Segment::Map { key } => Some(key.clone()),
         Segment::Enum { variant } => Some(variant.clone()),
@@ -43,22 +56,21 @@ fn report(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     }));
     let text = error.inner().to_string();
     if error.inner().classify() != Category::Data {
-        return ApiError::Invalid(vec![Problem { loc, msg: text, kind: "value_error.jsondecode" }]);
+        return ApiError::Invalid(Problem { place, why: text, is_malformed: true });
     }
-    let msg = text.rsplit_once(" at line ").map_or(text.as_str(), |(msg, _)| msg).to_owned();
+    let why = text.rsplit_once(" at line ").map_or(text.as_str(), |(why, _)| why).to_owned();
     for complaint in ["missing field `", "duplicate field `"] {
-        if let Some(name) = msg.strip_prefix(complaint).and_then(|rest| rest.strip_suffix('`'))
-            && loc.last().is_none_or(|last| last != name)
+        if let Some(name) = why.strip_prefix(complaint).and_then(|rest| rest.strip_suffix('`'))
+            && place.last().is_none_or(|last| last != name)
         {
-            loc.push(name.to_owned());
+            place.push(name.to_owned());
         }
     }
     // These are serde's own words; our field types find other ones.
-    let is_about_shape = ["missing field", "duplicate field", "invalid type", "invalid value", "invalid length", "unknown variant"]
+    let is_malformed = ["missing field", "duplicate field", "invalid type", "invalid value", "invalid length", "unknown variant"]
         .iter()
-        .any(|words| msg.starts_with(words));
-    let kind = if is_about_shape { "value_error.jsondecode" } else { "value_error" };
-    ApiError::Invalid(vec![Problem { loc, msg, kind }])
+        .any(|words| why.starts_with(words));
+    ApiError::Invalid(Problem { place, why, is_malformed })
 }
 
 /// The name of the field in which the text nests deeper than [`MAX_DEPTH`], if one does; empty if it is in none.
@@ -115,9 +127,9 @@ mod tests {
         metadata: BTreeMap<String, String>,
     }
 
-    fn problem(body: &str) -> (String, String, &'static str) {
+    fn problem(body: &str) -> (String, String, bool) {
         match parse::<Sample>(body.as_bytes()) {
-            Err(ApiError::Invalid(problems)) => (problems[0].loc.join("."), problems[0].msg.clone(), problems[0].kind),
+            Err(ApiError::Invalid(problem)) => (problem.place.join("."), problem.why, problem.is_malformed),
             other => panic!("{body}: {other:?}"),
         }
     }
@@ -139,8 +151,8 @@ mod tests {
             ("{\"name\":\"a\",\"metadata\":{\"k\":{}}}", "body.metadata.k"),
             ("{\"name\":\"a\"} x", "body"),
         ] {
-            let (found, _, kind) = problem(body);
-            assert_eq!((found.as_str(), kind), (loc, "value_error.jsondecode"), "{body}");
+            let (found, _, is_malformed) = problem(body);
+            assert_eq!((found.as_str(), is_malformed), (loc, true), "{body}");
         }
         assert_eq!(problem("{\"name\":1}").1, "invalid type: integer `1`, expected a string");
     }
@@ -164,5 +176,20 @@ mod tests {
     #[test]
     fn bytes_that_are_not_text_are_refused() {
         assert!(matches!(parse::<Sample>(b"{\"name\":\"\xff\"}"), Err(ApiError::Invalid(_))));
+    }
+
+    #[test]
+    fn only_plain_json_is_read() {
+        let check = |name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(axum::http::HeaderName::from_static(name), value.parse().expect("a value"))]);
+            is_announced(&headers)
+        };
+        assert!(is_announced(&HeaderMap::new()));
+        assert!(check("content-type", "application/json"));
+        assert!(check("content-type", "Application/JSON; charset=utf-8"));
+        assert!(check("content-type", "application/merge-patch+json"));
+        assert!(!check("content-type", "text/plain"));
+        assert!(!check("content-type", ""));
+        assert!(!check("content-encoding", "gzip"));
     }
 }

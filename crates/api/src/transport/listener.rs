@@ -30,7 +30,12 @@ use tokio::{
 use tower::ServiceExt;
 use tracing::Instrument as _;
 
-use super::{admission, pace::Paced, request_id};
+use super::{
+    admission,
+    dialect::{self, Dialect},
+    pace::Paced,
+    request_id, trailing_slash,
+};
 use crate::error::ApiError;
 
 /// How long a client may take over the head of a request. An idle connection is closed after it too, so it is longer than
@@ -64,6 +69,8 @@ pub(crate) struct Routes {
     pub(crate) with_cors: Router,
     /// For everybody else, who need not pay for it.
     pub(crate) plain: Router,
+    /// In whose words a request is refused that no route takes.
+    pub(crate) dialect: &'static dyn Dialect,
     /// Counts the answers.
     pub(crate) db: Db,
 }
@@ -180,9 +187,9 @@ impl Routes {
     }
 
     async fn answer(self: Arc<Self>, mut request: Request, lane: Lane) -> Response {
-        crate::trim_trailing_slash(&mut request);
+        trailing_slash::trim(&mut request);
         let name = request_id::of(request.headers());
-        let mut response = self.route(request, lane).instrument(request_id::span(&name)).await;
+        let mut response = dialect::told(self.route(request, lane).instrument(request_id::span(&name)).await, self.dialect);
         response.headers_mut().insert(request_id::HEADER, name);
         self.db.metrics().answered(response.status().as_u16());
         response

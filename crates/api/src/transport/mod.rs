@@ -1,15 +1,19 @@
-//! What HTTP asks of every dialect alike: connections, what is checked before a handler runs, and how input is read.
+//! What HTTP asks of every dialect alike: connections, what is checked before a handler runs, how input is read and answers are made.
 //!
 //! Reading order:
-//! [`listener`] [`pace`] connections · [`request_id`] their names in the log · [`admission`] what every operation checks first ·
-//! [`bodies`] how much of their bodies is in memory · [`call`] a request as handlers see it · [`json`] [`query`] input whose faults are told by name · [`idempotency`] writes under a key.
+//! [`listener`] [`pace`] connections · [`trailing_slash`] · [`request_id`] their names in the log · [`table`] operations and who may use
+//! them · [`admission`] what every operation checks first · [`call`] a request as handlers see it · [`json`] [`query`] input whose faults
+//! are told by name · [`reply`] what handlers answer · [`idempotency`] writes under a key · [`dialect`] what a dialect decides.
 
 pub(crate) mod admission;
-pub(crate) mod bodies;
 pub(crate) mod call;
-pub(crate) mod idempotency;
+pub(crate) mod dialect;
+mod idempotency;
 pub(crate) mod json;
 pub(crate) mod listener;
 mod pace;
 pub(crate) mod query;
+pub(crate) mod reply;
 pub(crate) mod request_id;
+pub(crate) mod table;
+mod trailing_slash;

@@ -20,7 +20,7 @@ use domain::{
 use tracing_subscriber::EnvFilter;
 use worker::SignatureHeaders;
 
-use crate::server::Roles;
+use crate::roles::Roles;
 pub(crate) use help::{set_variables, unknown_variables, with_settings};
 use value::{Variable, bounded_duration, duration, memory, size};
 

@@ -4,6 +4,8 @@ mod row;
 mod secrets;
 mod state;
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use domain::filter::Filter;
 use domain::{
@@ -53,6 +55,8 @@ pub struct Change {
     pub channels: Option<Option<Vec<String>>>,
     /// The tenant's notes.
     pub metadata: Option<Metadata>,
+    /// Of event types that are behind a flag, whoever asks may name only those with one of these; absent: all.
+    pub feature_flags: Option<Arc<[String]>>,
 }
 
 /// Creates an endpoint.

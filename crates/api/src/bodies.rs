@@ -8,6 +8,8 @@ use domain::id::TenantId;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::error::ApiError;
+
 /// How often the log says that there is no room.
 const REMINDER: Duration = Duration::from_mins(1);
 
@@ -37,6 +39,12 @@ pub(crate) struct Room {
 /// There is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Full;
+
+impl From<Full> for ApiError {
+    fn from(_: Full) -> Self {
+        Self::NoRoom
+    }
+}
 
 impl Bodies {
     pub(crate) fn new(bound: usize) -> Arc<Self> {

@@ -1,0 +1,114 @@
+//! What is at which path, and who may use it: the routes that are served and the document that describes them come from here.
+
+use domain::caller::Permission as May;
+use storage::Db;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    health, metrics, openapi,
+    svix::Svix,
+    transport::table::{Table, operation},
+};
+
+/// Every operation that asks for a token, with what the caller must be allowed.
+pub(crate) fn table() -> Table {
+    use crate::svix::{
+        application, attempt, endpoint, endpoint_headers, endpoint_health, endpoint_secret, event_type, idempotency, message,
+    };
+
+    Table::new(&Svix)
+        .allow(May::ListApplications, operation!(application::list))
+        .allow(May::WriteApplication, operation!(application::create))
+        .allow(May::ReadApplication, operation!(application::get))
+        .allow(May::WriteApplication, operation!(application::update))
+        .allow(May::WriteApplication, operation!(application::patch))
+        .allow(May::WriteApplication, operation!(application::delete))
+        .allow(May::ReadEndpoint, operation!(endpoint::list))
+        .allow(May::WriteEndpoint, operation!(endpoint::create))
+        .allow(May::ReadEndpoint, operation!(endpoint::get))
+        .allow(May::WriteEndpoint, operation!(endpoint::update))
+        .allow(May::WriteEndpoint, operation!(endpoint::patch))
+        .allow(May::WriteEndpoint, operation!(endpoint::delete))
+        .allow(May::ReadEndpoint, operation!(endpoint_headers::get))
+        .allow(May::WriteEndpoint, operation!(endpoint_headers::update))
+        .allow(May::WriteEndpoint, operation!(endpoint_headers::patch))
+        .allow(May::ReadEndpoint, operation!(endpoint_health::get))
+        .allow(May::ReadEndpointSecret, operation!(endpoint_secret::get))
+        .allow(May::WriteEndpointSecret, operation!(endpoint_secret::rotate))
+        .allow(May::ReadEventType, operation!(event_type::list))
+        .allow(May::WriteEventType, operation!(event_type::create))
+        .allow(May::ReadEventType, operation!(event_type::get))
+        .allow(May::WriteEventType, operation!(event_type::update))
+        .allow(May::WriteEventType, operation!(event_type::patch))
+        .allow(May::WriteEventType, operation!(event_type::delete))
+        .allow(May::ReadMessage, operation!(message::list))
+        .allow(May::Publish, operation!(message::create))
+        .allow(May::ReadMessage, operation!(message::get))
+        .allow(May::Release, operation!(message::deliver))
+        .allow(May::ReadAttempt, operation!(attempt::list_by_endpoint))
+        .allow(May::ReadAttempt, operation!(attempt::list_by_message))
+        .allow(May::ReadAttempt, operation!(attempt::get))
+        .allow(May::Resend, operation!(attempt::resend))
+        .allow(May::ReadIdempotency, operation!(idempotency::get_policy))
+        .allow(May::WriteIdempotency, operation!(idempotency::update_policy))
+        .allow(May::ReadIdempotency, operation!(idempotency::list_records))
+}
+
+/// What anybody may ask, and a process without an API answers too.
+pub(crate) fn probes() -> OpenApiRouter<Db> {
+    OpenApiRouter::new().routes(routes!(health::ready)).routes(routes!(health::ping))
+}
+
+/// The probe that may have a listener of its own.
+pub(crate) fn metrics() -> OpenApiRouter<Db> {
+    OpenApiRouter::new().routes(routes!(metrics::scrape))
+}
+
+/// The OpenAPI document of this release.
+pub(crate) fn document() -> OpenApi {
+    let operations = table().document(openapi::preamble());
+    let probes = probes().merge(metrics()).into_openapi();
+    openapi::complete(operations.merge_from(probes))
+}
+
+/// The OpenAPI document of this release, as YAML.
+///
+/// # Panics
+/// Never: the document is the same at every call, and a test renders it.
+pub fn openapi_yaml() -> String {
+    document().to_yaml().expect("the document renders")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::svix::not_yet::OPERATIONS;
+
+    /// Method and path without the names of its parameters.
+    fn shape(method: &str, path: &str) -> String {
+        let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+        format!("{method} {}", segments.collect::<Vec<_>>().join("/"))
+    }
+
+    #[test]
+    fn the_list_is_the_contract_without_what_we_have() {
+        let contract = include_str!("../../../tests/scenarios/svix/operations.txt").lines().filter(|line| !line.starts_with('#'));
+        let contract = contract.flat_map(|line| {
+            let (path, methods) = line.split_once(' ').expect("a path and methods");
+            methods.split(' ').map(|method| shape(method, path)).collect::<Vec<_>>()
+        });
+        let ours = document().paths.paths;
+        let ours = ours.iter().flat_map(|(path, item)| {
+            let methods = [("GET", &item.get), ("POST", &item.post), ("PUT", &item.put), ("PATCH", &item.patch), ("DELETE", &item.delete)];
+            methods.into_iter().filter(|(_, operation)| operation.is_some()).map(|(method, _)| shape(method, path)).collect::<Vec<_>>()
+        });
+        let ours: BTreeSet<_> = ours.collect();
+        let missing: BTreeSet<_> = contract.filter(|operation| !ours.contains(operation)).collect();
+        let listed: BTreeSet<_> =
+            OPERATIONS.iter().flat_map(|(path, methods)| methods.split(' ').map(|method| shape(method, path))).collect();
+        assert_eq!(listed, missing);
+    }
+}
