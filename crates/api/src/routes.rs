@@ -46,6 +46,7 @@ pub(crate) fn table() -> Table {
         .allow(May::Publish, operation!(message::create))
         .allow(May::ReadMessage, operation!(message::get))
         .allow(May::Release, operation!(message::deliver))
+        .allow(May::Expunge, operation!(message::expunge))
         .allow(May::ReadAttempt, operation!(attempt::list_by_endpoint))
         .allow(May::ReadAttempt, operation!(attempt::list_by_message))
         .allow(May::ReadAttempt, operation!(attempt::get))

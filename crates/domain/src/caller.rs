@@ -47,6 +47,8 @@ permissions! {
     ReadMessage = "message:read",
     /// Publish messages.
     Publish = "message:publish",
+    /// Erase the content of messages.
+    Expunge = "message:expunge",
     /// Have a duplicate delivered after all: only its publisher knows that it is none.
     Release = "message:release",
     /// See attempts and what receivers answered.
@@ -181,7 +183,9 @@ mod tests {
         let caller = Caller::new(TenantId(Uuid::now_v7()), Kind::Application(id));
         assert_eq!(caller.application(), Some(id));
         assert!(caller.permissions.contain(Permission::WriteEndpoint));
-        for denied in [Permission::Publish, Permission::Release, Permission::ListApplications, Permission::WriteApplication] {
+        for denied in
+            [Permission::Publish, Permission::Expunge, Permission::Release, Permission::ListApplications, Permission::WriteApplication]
+        {
             assert!(!caller.permissions.contain(denied), "{denied:?}");
         }
     }

@@ -13,6 +13,7 @@ use crate::{
     Db, Error, Result,
     applications::{self, Reference},
     connection::Connection,
+    idempotency::Effect,
     page::{Page, PageRequest},
 };
 
@@ -147,6 +148,33 @@ pub(crate) async fn find(connection: &mut Connection, id: MessageId) -> Result<O
     .fetch_optional(connection)
     .await?;
     Ok(row.map(Message::from))
+}
+
+/// Erases the payload of a message for good. The message stays, and so does what is recorded of its attempts.
+#[derive(Clone, Debug)]
+pub struct Expunge {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which customer's.
+    pub application: Reference<ApplicationId>,
+    /// Which.
+    pub message: Reference<MessageId>,
+}
+
+impl Effect for Expunge {
+    type Output = ();
+
+    async fn apply(self, _: &Db, tx: &mut Connection) -> Result<()> {
+        let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
+        let id = resolve(&mut *tx, application_id, &self.message).await?;
+        let erased = sqlx::query!(
+            "update message set payload = null, payload_expires_at = null where id = $1 and application_id = $2 and tenant_id = $3",
+            Uuid::from(id),
+            Uuid::from(application_id),
+            Uuid::from(self.tenant_id),
+        );
+        if erased.execute(tx).await?.rows_affected() == 0 { Err(Error::NotFound(WHAT)) } else { Ok(()) }
+    }
 }
 
 /// How many payloads one statement removes.

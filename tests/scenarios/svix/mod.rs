@@ -7,6 +7,7 @@ mod endpoint;
 mod endpoint_health;
 mod endpoint_url;
 mod event_type;
+mod expunge;
 mod headers;
 mod message;
 mod names;

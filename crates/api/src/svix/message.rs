@@ -14,7 +14,7 @@ use storage::{
     committer::{NewMessage, Published},
     directory,
     idempotency::{Answered, Found},
-    messages::{self, Filter},
+    messages::{self, Expunge, Filter},
     queue::Release,
 };
 use utoipa::{
@@ -35,7 +35,7 @@ use crate::{
         call::Call,
         json::MEDIA_TYPE,
         query::{Asked, Parameters},
-        reply::Reply,
+        reply::{Nothing, Reply},
     },
 };
 
@@ -224,6 +224,16 @@ pub(crate) async fn deliver(call: Call) -> ApiResult<Reply<202, MessageOut<'stat
     let release = Release { tenant_id: call.tenant_id(), application: call.application(), message: call.message() };
     // What is answered is kept under the request's key, and content is to be kept in one place.
     call.write(Ok(release), |message| Reply::new(&MessageOut::new(message, false))).await
+}
+
+/// Delete message payload
+///
+/// Erases a message's content for good: it is not shown any more, and attempts that are still to come are not made. The message itself
+/// stays, with its attempts.
+#[utoipa::path(delete, path = "/api/v1/app/{app_id}/msg/{msg_id}/content", tag = "Message", operation_id = "v1.message.expunge-content")]
+pub(crate) async fn expunge(call: Call) -> ApiResult<Nothing> {
+    let effect = Expunge { tenant_id: call.tenant_id(), application: call.application(), message: call.message() };
+    call.write(Ok(effect), |()| Nothing::new()).await
 }
 
 /// The answer to a creation.

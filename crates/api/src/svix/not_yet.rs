@@ -3,7 +3,7 @@
 use axum::http::Method;
 
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
-pub(crate) const OPERATIONS: [(&str, &str); 63] = [
+pub(crate) const OPERATIONS: [(&str, &str); 62] = [
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/msg", "GET"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/recover", "POST"),
@@ -18,7 +18,6 @@ pub(crate) const OPERATIONS: [(&str, &str); 63] = [
     ("/api/v1/app/{app_id}/msg/expunge-all-contents", "POST"),
     ("/api/v1/app/{app_id}/msg/precheck/active", "POST"),
     ("/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content", "DELETE"),
-    ("/api/v1/app/{app_id}/msg/{msg_id}/content", "DELETE"),
     ("/api/v1/app/{app_id}/msg/{msg_id}/endpoint", "GET"),
     ("/api/v1/app/{app_id}/poller/{sink_id}", "GET"),
     ("/api/v1/app/{app_id}/poller/{sink_id}/consumer/{consumer_id}", "GET"),
