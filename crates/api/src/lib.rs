@@ -2,12 +2,12 @@
 //!
 //! Reading order:
 //! [`routes`] what is at which path, and who may use it · [`transport`] from a connection to a request as handlers see it, and back ·
-//! [`caller`] who asks · [`bodies`] how much of requests is in memory ·
-//! [`svix`] the operations · [`error`] every refusal · [`context`] what handlers share · [`openapi`] the document ·
-//! [`health`] [`metrics`] probes · [`front`] what a browser finds · [`playground`] a receiver to try with.
+//! [`caller`] who asks · [`bodies`] how much of requests is in memory · [`svix`] the operations · [`error`] every refusal ·
+//! [`context`] what handlers share · [`openapi`] the document · [`health`] [`metrics`] probes · [`front`] what a browser finds ·
+//! [`playground`] a receiver to try with.
 //!
-//! No module uses one that stands above it here: `error` · `caller` `bodies` · `context` · `transport` · `svix` · `health` `metrics` `openapi` ·
-//! `routes` · `front` · `playground`.
+//! Each module uses only what stands before it in this line: `error` · `caller` `bodies` · `context` · `transport` · `svix` ·
+//! `health` `metrics` `openapi` · `routes` · `front` · `playground`.
 
 mod bodies;
 mod caller;
