@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use domain::{
     idempotency::{MAX_TTL, MAX_WAIT, MIN_TTL, Policy, Preset},
     retry::RetrySchedule,
@@ -55,7 +58,7 @@ pub(crate) struct Settings {
     #[arg(long, env = "POSTHASTE_DATABASE_CONNECTIONS", value_name = "NUMBER")]
     pub(crate) database_connections: Option<String>,
     /// Where `dev` keeps its private Postgres and its generated secrets [default: ./posthaste-data]
-    #[arg(long, env = "POSTHASTE_DATA_DIR", value_name = "FOLDER")]
+    #[arg(long, env = "POSTHASTE_DATA_DIR", value_name = "FOLDER", value_parser = path())]
     pub(crate) data_dir: Option<PathBuf>,
     /// Address of the API, and of health and metrics, which `worker` serves too [default: 127.0.0.1:8071; `dev` takes a free
     /// port if that one is taken, and `worker` takes any]
@@ -85,7 +88,7 @@ pub(crate) struct Settings {
     pub(crate) egress_allow: Option<String>,
     /// A PEM file with the certificates of private authorities, which receivers may have theirs from: trusted beside Mozilla's
     /// roots and the system's
-    #[arg(long, env = "POSTHASTE_EGRESS_CA", value_name = "FILE")]
+    #[arg(long, env = "POSTHASTE_EGRESS_CA", value_name = "FILE", value_parser = path())]
     pub(crate) egress_ca: Option<PathBuf>,
     /// The proxy through which receivers are called, as http://user:password@host:port (HTTP CONNECT), https://… or socks5://…; it is
     /// asked for addresses that were vetted, never for names [default: none; HTTP_PROXY and its like are ignored]
@@ -383,6 +386,11 @@ impl Settings {
 
 fn is_set(value: Option<&str>) -> bool {
     value.is_some_and(|value| !value.is_empty())
+}
+
+/// Reads a path. An empty one is taken as well, and means that there is none: so composed files can pass on what nobody set.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 #[cfg(test)]

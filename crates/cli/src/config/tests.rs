@@ -205,3 +205,24 @@ fn a_command_shows_the_settings_that_it_uses_and_takes_them_all() {
         assert_eq!(settings.listen.as_deref(), Some("0.0.0.0:80"), "{line}");
     }
 }
+
+#[test]
+fn what_is_empty_is_not_set() {
+    let command = Settings::augment_args(clap::Command::new("posthaste"));
+    let flags: Vec<_> = command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect();
+    assert!(flags.len() > 20, "{flags:?}");
+    for flag in flags {
+        let arguments = ["posthaste".to_owned(), format!("--{flag}"), String::new()];
+        let matches = command.clone().try_get_matches_from(arguments).unwrap_or_else(|error| panic!("--{flag}: {error}"));
+        let given = Settings::from_arg_matches(&matches).expect("settings");
+        let complete = complete();
+        let settings = Settings {
+            database_url: given.database_url.clone().filter(|text| !text.is_empty()).or(complete.database_url),
+            jwt_secret: given.jwt_secret.clone().filter(|text| !text.is_empty()).or(complete.jwt_secret),
+            main_secret: given.main_secret.clone().filter(|text| !text.is_empty()).or(complete.main_secret),
+            ..given
+        };
+        settings.config(Roles::Both).unwrap_or_else(|error| panic!("--{flag}: {error}"));
+        assert_eq!(settings.data_dir(), PathBuf::from(DEFAULT_DATA_DIR));
+    }
+}
