@@ -228,7 +228,11 @@ where
             savepoint.rollback().await?;
             Err(error)
         }
-        Err(error) => return Err(error),
+        // Ended in order, and not only dropped, it lets the caller end the whole, and with it the lock, before anybody hears of this.
+        Err(error) => {
+            savepoint.rollback().await.ok();
+            return Err(error);
+        }
     };
     let answer = render(result.as_ref());
     if let Some((claim, operation)) = keyed.filter(|(claim, _)| claim.policy.saves_status(answer.status)) {

@@ -143,7 +143,10 @@ pub(super) async fn save(db: &Db, tx: &mut Connection, claim: &Claim, operation:
             partitions::ensure(db).await?;
             insert(db, tx, claim, operation, answer).await
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            savepoint.rollback().await.ok();
+            Err(error)
+        }
     }
 }
 
