@@ -51,6 +51,10 @@ def new_event_type():
     return name
 
 
+def new_message(application):
+    return call("POST", f"/app/{application}/msg", {"eventType": "fuzz.seed", "payload": {"n": 1}})["id"]
+
+
 def new_duplicate(application):
     message = {"eventType": "fuzz.seed", "payload": {"n": 1}, "idempotency_key": "fuzz"}
     return call("POST", f"/app/{application}/msg", message)["id"]
@@ -60,7 +64,7 @@ def seed():
     """One of everything, with an attempt that has been made."""
     application = new_application()
     endpoint = new_endpoint(application)
-    message = call("POST", f"/app/{application}/msg", {"eventType": "fuzz.seed", "payload": {"n": 1}})["id"]
+    message = new_message(application)
     for _ in range(100):
         attempts = call("GET", f"/app/{application}/attempt/msg/{message}")["data"]
         if attempts:
@@ -92,6 +96,8 @@ def ids(method, path, names):
             found["app_id"] = new_application()
         if "endpoint_id" in found:
             found["endpoint_id"] = new_endpoint(found["app_id"])
+        if "msg_id" in found:
+            found["msg_id"] = new_message(found["app_id"])
         if "event_type_name" in found:
             found["event_type_name"] = new_event_type()
     if path.endswith("/deliver"):
