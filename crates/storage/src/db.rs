@@ -47,8 +47,8 @@ const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 const LISTS: u32 = 4;
 /// How often the server's clock is measured, and the key horizon read again: until then, one that was set is not noticed.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(15);
-/// The nearest key horizon: as a server raises the installation's before it accepts anything, and the others read it every
-/// minute, none can miss an outcome that is older than this.
+/// The nearest key horizon: as a server raises the installation's before it accepts anything, and the others read it again within
+/// a minute, none can miss an outcome that is older than this.
 const NEAREST_HORIZON: Duration = Duration::from_hours(25);
 
 /// How to reach the database, and the keys to what is sealed in it.
@@ -199,7 +199,7 @@ impl Db {
         &self.inner.pool
     }
 
-    /// The connections of what reads many rows: lists and statistics.
+    /// The connections of lists, which may read many rows.
     pub(crate) fn lists(&self) -> &Pool {
         &self.inner.lists
     }
