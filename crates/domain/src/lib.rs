@@ -3,14 +3,15 @@
 //! Reading order:
 //! [`id`] what things are called · [`caller`] who asks, and what they may · [`application`] one customer of a tenant ·
 //! [`endpoint`] a URL with filters and limits · [`event_type`] what can happen · [`message`] what was published ·
-//! [`filter`] who gets it · [`delivery`] what is owed and what became of it · [`retry`] when to try again · [`health`] when to
-//! hold back · [`signing`] how a receiver knows that it was us · [`egress_policy`] whom we may call · [`url_policy`] which URLs an
-//! endpoint may have · [`idempotency`] one request, one effect.
+//! [`filter`] who gets it · [`content_filter`] who wants what is in it · [`delivery`] what is owed and what became of it ·
+//! [`retry`] when to try again · [`health`] when to hold back · [`signing`] how a receiver knows that it was us ·
+//! [`egress_policy`] whom we may call · [`url_policy`] which URLs an endpoint may have · [`idempotency`] one request, one effect.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
 pub mod application;
 pub mod caller;
+pub mod content_filter;
 pub mod delivery;
 pub mod egress_policy;
 pub mod endpoint;
