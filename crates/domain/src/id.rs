@@ -106,6 +106,8 @@ id! {
     EventTypeId = "evtype";
     /// What was published.
     MessageId = "msg";
+    /// An inbound URL with a verifier.
+    SourceId = "src";
     /// The isolation boundary. Its public name is the token's subject; this id stays inside.
     TenantId = "org";
 }

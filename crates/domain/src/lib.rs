@@ -5,7 +5,8 @@
 //! [`endpoint`] a URL with filters and limits · [`event_type`] what can happen · [`message`] what was published ·
 //! [`filter`] who gets it · [`content_filter`] who wants what is in it · [`delivery`] what is owed and what became of it ·
 //! [`retry`] when to try again · [`health`] when to hold back · [`signing`] how a receiver knows that it was us ·
-//! [`egress_policy`] whom we may call · [`url_policy`] which URLs an endpoint may have · [`idempotency`] one request, one effect.
+//! [`egress_policy`] whom we may call · [`url_policy`] which URLs an endpoint may have · [`source`] requests that others send to us ·
+//! [`mac`] what those are signed with · [`idempotency`] one request, one effect.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
@@ -20,7 +21,9 @@ pub mod filter;
 pub mod health;
 pub mod id;
 pub mod idempotency;
+pub mod mac;
 pub mod message;
 pub mod retry;
 pub mod signing;
+pub mod source;
 pub mod url_policy;
