@@ -1,5 +1,7 @@
 //! No modules of a crate use each other in a circle, so that each can be read, moved and tested with those below it alone.
 //!
+//! And a crate that has floors is built from the ground: what is on one uses nothing above it.
+//!
 //! The files are read as text: `use crate::…`, `use super::…` and paths that begin with `crate::`. A name that a crate's root takes from
 //! one of its modules counts as that module's. The root itself stands above all of them and is not asked; nor is what tests use.
 
@@ -9,8 +11,10 @@ use std::{
     path::Path,
 };
 
-/// Crates whose modules still use each other in circles.
-const NOT_YET: [&str; 1] = ["storage"];
+/// The crates that have floors, each with the lowest one first: folders whose modules stand for themselves.
+const FLOORS: [(&str, &[&str]); 1] = [("storage", &["ground", "records", "hot"])];
+/// The maps of `ARCHITECTURE.md`: whose modules they name, each in the first column of a table.
+const MAPS: [&str; 2] = ["api", "storage"];
 
 /// The modules that each module of a crate uses.
 type Uses = BTreeMap<String, BTreeSet<String>>;
@@ -54,8 +58,8 @@ fn paths(tree: &str) -> Vec<Vec<String>> {
     of_group.map(|path| prefix.iter().cloned().chain(path).collect()).collect()
 }
 
-/// Every path that a text names, if it begins in its own crate; `depth` is how far its module is from the root.
-fn paths_of(text: &str, depth: usize) -> Vec<Vec<String>> {
+/// Every path that a text names, if it begins in its own crate: from the crate's root, whichever way it is written in the module `at`.
+fn paths_of(text: &str, at: &[String]) -> Vec<Vec<String>> {
     let statements = text.split("use ").skip(1).filter_map(|rest| rest.split_once(';')).flat_map(|(tree, _)| paths(tree));
     let inline = text.split("crate::").skip(1).map(|rest| {
         let path = rest.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').next().unwrap_or_default();
@@ -65,14 +69,15 @@ fn paths_of(text: &str, depth: usize) -> Vec<Vec<String>> {
         let ups = path.iter().take_while(|part| *part == "super").count();
         match path.first().map(String::as_str) {
             Some("crate") => Some(path[1..].to_vec()),
-            Some("super") if ups == depth => Some(path[ups..].to_vec()),
+            Some("super") if ups <= at.len() => Some([&at[..at.len() - ups], &path[ups..]].concat()),
+            Some("self") => Some([at, &path[1..]].concat()),
             _ => None,
         }
     };
     statements.chain(inline).filter_map(absolute).filter(|path| path.first().is_some_and(|name| !name.is_empty())).collect()
 }
 
-/// The modules that a root declares.
+/// The modules that a root, or a floor, declares.
 fn declared(root: &str) -> BTreeSet<String> {
     let names = root.lines().filter_map(|line| {
         let item = line.strip_prefix("pub ").or_else(|| line.strip_prefix("pub(crate) ")).unwrap_or(line);
@@ -81,44 +86,83 @@ fn declared(root: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-fn uses_of_crate(source: &Path) -> Uses {
-    let root = shipped(&fs::read_to_string(source.join("lib.rs")).expect("a root"));
-    let modules = declared(&root);
-    let taken: BTreeMap<_, _> = root
-        .split("use ")
-        .skip(1)
-        .filter_map(|rest| rest.split_once(';'))
-        .flat_map(|(tree, _)| paths(tree))
-        .map(|path| if path[0] == "crate" || path[0] == "self" { path[1..].to_vec() } else { path })
-        .filter(|path| path.len() > 1 && modules.contains(&path[0]))
-        .map(|path| (path[path.len() - 1].clone(), path[0].clone()))
-        .collect();
-    let mut uses = Uses::new();
-    let mut folders = vec![source.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()) {
-            if path.is_dir() {
-                folders.push(path);
-                continue;
-            }
-            let inside = path.strip_prefix(source).expect("a file of the crate").with_extension("");
-            let mut names: Vec<_> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
-            if names.last().is_some_and(|name| name == "mod") {
-                names.pop();
-            }
-            if !modules.contains(&names[0]) || names.iter().any(|name| name == "tests" || name == "patterns") {
-                continue;
-            }
-            let text = shipped(&fs::read_to_string(&path).expect("text"));
-            let used = paths_of(&text, names.len()).into_iter().filter_map(|path| {
-                let name = &path[0];
-                if modules.contains(name) { Some(name.clone()) } else { taken.get(name).cloned() }
-            });
-            let module = uses.entry(names[0].clone()).or_default();
-            module.extend(used.filter(|used| *used != names[0]));
+/// A crate as its files show it.
+struct House {
+    /// Each text, by the path of its module.
+    files: Vec<(Vec<String>, String)>,
+    /// The modules: those of the root, but for its floors, whose own modules count.
+    modules: BTreeSet<String>,
+    /// Names that the root takes from modules, and the paths that they stand for.
+    taken: BTreeMap<String, Vec<String>>,
+}
+
+impl House {
+    fn read(name: &str) -> Self {
+        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("crates");
+        let source = crates.join(name).join("src");
+        let read = |path: &Path| shipped(&fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        let root = read(&source.join("lib.rs"));
+        let of_root = declared(&root);
+        let mut modules = of_root.clone();
+        for floor in floors(name) {
+            assert!(modules.remove(*floor), "{name} has no floor `{floor}`");
+            let inside = declared(&read(&source.join(floor).join("mod.rs")));
+            modules.extend(inside.iter().map(|module| format!("{floor}::{module}")));
         }
+        let uses = root.split("use ").skip(1).filter_map(|rest| rest.split_once(';')).flat_map(|(tree, _)| paths(tree));
+        let within = uses.map(|path| if path[0] == "crate" || path[0] == "self" { path[1..].to_vec() } else { path });
+        let taken = within.filter(|path| path.len() > 1 && of_root.contains(&path[0]));
+        let taken = taken.map(|path| (path[path.len() - 1].clone(), path)).collect();
+        let mut files = Vec::new();
+        let mut folders = vec![source.clone()];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let inside = path.strip_prefix(&source).expect("a file of the crate").with_extension("");
+                let mut names: Vec<_> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+                if names.last().is_some_and(|name| name == "mod") {
+                    names.pop();
+                }
+                if !names.iter().any(|name| name == "tests" || name == "patterns") {
+                    files.push((names, read(&path)));
+                }
+            }
+        }
+        Self { files, modules, taken }
     }
-    uses
+
+    /// The module that a path from the root leads into.
+    fn module(&self, path: &[String]) -> Option<String> {
+        let of = |path: &[String]| {
+            let names = [path.iter().take(1), path.iter().take(2)].map(|names| names.cloned().collect::<Vec<_>>().join("::"));
+            names.into_iter().find(|name| self.modules.contains(name))
+        };
+        of(path).or_else(|| of(self.taken.get(path.first()?)?))
+    }
+
+    fn uses(&self) -> Uses {
+        let mut uses: Uses = self.modules.iter().map(|module| (module.clone(), BTreeSet::new())).collect();
+        for (at, text) in &self.files {
+            let Some(module) = self.module(at) else { continue };
+            let used = paths_of(text, at).into_iter().filter_map(|path| self.module(&path)).filter(|used| *used != module);
+            uses.entry(module.clone()).or_default().extend(used.collect::<Vec<_>>());
+        }
+        uses
+    }
+}
+
+/// The floors of a crate, the lowest first; most have none.
+fn floors(name: &str) -> &'static [&'static str] {
+    FLOORS.iter().find(|(of, _)| *of == name).map_or(&[], |(_, floors)| floors)
+}
+
+/// On which floor a module is.
+fn floor_of(floors: &[&str], module: &str) -> Option<usize> {
+    let (floor, _) = module.split_once("::")?;
+    floors.iter().position(|known| *known == floor)
 }
 
 /// A circle, if there is one: takes away what uses nothing that is left, until nothing is or nothing can be.
@@ -134,38 +178,79 @@ fn circle(uses: &Uses) -> BTreeSet<String> {
     }
 }
 
-#[test]
-fn no_modules_of_a_crate_use_each_other_in_a_circle() {
+fn crates() -> Vec<String> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("crates");
-    let mut seen = 0;
-    for entry in fs::read_dir(crates).expect("crates").flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let uses = uses_of_crate(&entry.path().join("src"));
-        seen += uses.values().map(BTreeSet::len).sum::<usize>();
-        let circle = circle(&uses);
-        if NOT_YET.contains(&name.as_str()) {
-            assert!(!circle.is_empty(), "{name} has no circles any more: take it off the list");
-            continue;
-        }
-        let arrows: Vec<_> = circle.iter().map(|module| format!("{module} uses {:?}", uses[module].intersection(&circle))).collect();
-        assert!(circle.is_empty(), "modules of {name} use each other in a circle:\n{}", arrows.join("\n"));
-    }
-    assert!(seen > 50, "the modules were not found: {seen} arrows");
+    let names = fs::read_dir(crates).expect("crates").flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.collect()
 }
 
 #[test]
-fn circles_are_found_and_other_arrows_are_not() {
-    let named = |text: &str, depth| paths_of(text, depth).into_iter().map(|path| path.join("::")).collect::<Vec<_>>();
+fn no_modules_of_a_crate_use_each_other_in_a_circle() {
+    let mut seen = 0;
+    for name in crates() {
+        let uses = House::read(&name).uses();
+        seen += uses.values().map(BTreeSet::len).sum::<usize>();
+        let circle = circle(&uses);
+        let arrows: Vec<_> = circle.iter().map(|module| format!("{module} uses {:?}", uses[module].intersection(&circle))).collect();
+        assert!(circle.is_empty(), "modules of {name} use each other in a circle:\n{}", arrows.join("\n"));
+    }
+    assert!(seen > 200, "the modules were not found: {seen} arrows");
+}
+
+#[test]
+fn what_is_on_a_floor_uses_nothing_above_it() {
+    for (name, floors) in FLOORS {
+        let uses = House::read(name).uses();
+        for floor in floors {
+            assert!(uses.keys().any(|module| module.starts_with(&format!("{floor}::"))), "{name} has nothing on the floor `{floor}`");
+        }
+        let arrows = uses.iter().flat_map(|(module, used)| used.iter().map(move |used| (module, used)));
+        let is_up = |(module, used): &(&String, &String)| floor_of(floors, used) > floor_of(floors, module).or(Some(floors.len()));
+        let up: Vec<_> = arrows.filter(is_up).map(|(module, used)| format!("{module} uses {used}")).collect();
+        assert!(up.is_empty(), "arrows of {name} that lead up:\n{}", up.join("\n"));
+    }
+}
+
+#[test]
+fn the_maps_of_the_architecture_name_every_module_and_no_other() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join("ARCHITECTURE.md"));
+    let text = text.expect("the architecture");
+    for name in MAPS {
+        let heading = format!("\n## The rooms of `{name}`\n");
+        let (_, map) = text.split_once(&heading).unwrap_or_else(|| panic!("there is no map of `{name}`"));
+        let map = map.split("\n## ").next().unwrap_or_default();
+        let rows = map.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        let named: BTreeSet<_> = rows.flat_map(|cell| cell.split('`').filter(|name| !name.trim().is_empty())).map(str::to_owned).collect();
+        let shown = |module: &str| module.replace("::", "/");
+        let modules: BTreeSet<_> = House::read(name).modules.iter().map(|module| shown(module)).collect();
+        let (missing, strange) = (modules.difference(&named).collect::<Vec<_>>(), named.difference(&modules).collect::<Vec<_>>());
+        assert!(missing.is_empty() && strange.is_empty(), "the map of {name} lacks {missing:?} and has {strange:?}");
+    }
+}
+
+#[test]
+fn circles_and_arrows_that_lead_up_are_found_and_others_are_not() {
+    let at = |module: &str| module.split("::").map(str::to_owned).collect::<Vec<_>>();
+    let named = |text: &str, module| paths_of(text, &at(module)).into_iter().map(|path| path.join("::")).collect::<Vec<_>>();
     let text = "use crate::{a::{B, c::D}, E};\nuse std::fmt;\nlet x = crate::f::g();";
-    assert_eq!(named(text, 1), ["a::B", "a::c::D", "E", "f::g"]);
-    assert_eq!(named("use super::{a, b::C};", 1), ["a", "b::C"]);
-    assert_eq!(named("use super::a;", 2), Vec::<String>::new(), "a neighbour in the same module");
+    assert_eq!(named(text, "x"), ["a::B", "a::c::D", "E", "f::g"]);
+    assert_eq!(named("use super::{a, b::C};", "x"), ["a", "b::C"]);
+    assert_eq!(named("use super::a; use self::b;", "x::y"), ["x::a", "x::y::b"], "a neighbour in the same module, and what is inside");
     let text = "use crate::a::B;\n#[cfg(test)]\nuse crate::c::D;\nfn f() {}\n#[cfg(test)]\nmod tests {\n use crate::e::F;\n}";
-    assert_eq!(named(&shipped(text), 1), ["a::B", "a::B"]);
+    assert_eq!(named(&shipped(text), "x"), ["a::B", "a::B"]);
     let uses = |arrows: &[(&str, &[&str])]| -> Uses {
         arrows.iter().map(|(from, to)| ((*from).to_owned(), to.iter().map(ToString::to_string).collect())).collect()
     };
     assert!(circle(&uses(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])])).is_empty());
     let found = circle(&uses(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"]), ("d", &[])]));
     assert!(found.contains("b") && found.contains("c") && !found.contains("d"), "{found:?}");
+    let files = [("low::a", "use super::b::X;"), ("high::c", "use crate::{A, low::b};"), ("low::b", "use crate::C;")];
+    let house = House {
+        files: files.iter().map(|(module, text)| (at(module), (*text).to_owned())).collect(),
+        modules: files.iter().map(|(module, _)| (*module).to_owned()).collect(),
+        taken: [("A".to_owned(), at("low::a::A")), ("C".to_owned(), at("high::c"))].into(),
+    };
+    let expected = uses(&[("low::a", &["low::b"]), ("high::c", &["low::a", "low::b"]), ("low::b", &["high::c"])]);
+    assert_eq!(house.uses(), expected);
+    assert!(floor_of(&["low", "high"], "high::c") > floor_of(&["low", "high"], "low::b"));
 }

@@ -13,5 +13,5 @@ use storage::Db;
 ))]
 pub(crate) async fn scrape(State(db): State<Db>) -> Response {
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(storage::metrics::CONTENT_TYPE))];
-    (headers, storage::metrics::scrape(&db).await).into_response()
+    (headers, db.scrape().await).into_response()
 }

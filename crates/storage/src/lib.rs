@@ -1,55 +1,29 @@
 //! Everything Postgres: the only crate that writes SQL.
 //!
-//! Reading order:
-//! [`committer`] the one writer of the hot path: new messages in, results back · [`hand_off`] jobs that need no claim ·
-//! [`queue`] claim, promote, rescue, resend · [`health`] who is held back · `put_off` who is out of our own reach ·
-//! `switched_off` who gets nothing more · [`workers`] who claims · [`idempotency`] every other write, at most once ·
-//! [`policies`] how a tenant wants its keys treated · [`directory`] the cached endpoints of an application ·
-//! [`tenants`] [`applications`] [`endpoints`] [`event_types`] [`messages`] [`attempts`] one table each · [`sealed`] secrets at
-//! rest · [`main_secret`] which ones they are sealed with · [`reseal`] sealing them anew · `hosts` where the database is · `connect` the first
-//! contact · `connection` on which nothing is waited for in vain · `pool` those that requests share · `schema` what is
-//! migrated · `functions` the statements of the hot path · [`partitions`] time-sliced tables · `trim` what
-//! refers to messages that are gone · [`wakeups`] LISTEN and NOTIFY · `session` a connection that one task keeps ·
-//! [`metrics`] what is counted · [`page`] keyset pages · [`clock`] the database's time · [`ahead`] what was written before it was set back ·
-//! [`bench`] what a benchmark asks.
+//! Three floors, of which each stands on those below it alone; a test reads their `use` lines:
+//!
+//! - `hot`: accepting, handing over, claiming, executing once; and what a process remembers for them. Start at [`committer`], the one
+//!   writer of the hot path.
+//! - `records`: what the tables hold, one short transaction each. A function of it takes a [`Database`].
+//! - `ground`: connections, time, seals, the schema.
+//!
+//! `ARCHITECTURE.md` has a line for each of their modules. All are named here by short paths: `storage::applications`.
 
-pub mod ahead;
-pub mod applications;
-pub mod attempts;
-pub mod bench;
-pub mod clock;
-pub mod committer;
-mod connect;
-mod connection;
-mod db;
-pub mod directory;
-pub mod endpoints;
-mod error;
-pub mod event_types;
-mod functions;
-pub mod hand_off;
-pub mod health;
-mod hosts;
-pub mod idempotency;
-pub mod main_secret;
-pub mod messages;
-pub mod metrics;
-pub mod page;
-pub mod partitions;
-pub mod policies;
-mod pool;
-mod put_off;
-pub mod queue;
-pub mod reseal;
-mod schema;
-pub mod sealed;
-mod session;
-mod switched_off;
-pub mod tenants;
-mod trim;
-pub mod wakeups;
-pub mod workers;
+mod ground;
+mod hot;
+mod records;
 
-pub use db::{Config, Db};
-pub use error::{Conflict, Error, Result};
-pub use schema::{Ahead, Migrated, SchemaState};
+pub use ground::{
+    config::Config,
+    database::Database,
+    error::{Conflict, Error, Result},
+    main_secret, page, partitions,
+    schema::{Ahead, Migrated, SchemaState},
+    wakeups,
+};
+pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, queue, tenants};
+pub use records::{ahead, applications, attempts, bench, endpoints, event_types, messages, policies, reseal, workers};
+
+use ground::{clock, connect, connection, deadline, error, functions, hosts, locks, opener, pool, schema, sealed, session, trim};
+use hot::{cancel, flights, gates, known_tenants, progress, put_off, replays, report, subscribers, switched_off};
+use records::{answer, claim, effect, endpoint_health, outcomes, published, reference, resends, sealed_parts};

@@ -1,0 +1,257 @@
+//! The one writer of the hot path: new messages and finished sends, one statement and one fsync per batch.
+//!
+//! [`Publisher`] and [`Completer`] are the two ways in; one task per process ([`writer`]) takes whatever both hold, without
+//! waiting for more, and runs one statement ([`batch`]) on a connection of its own ([`link`]). Callers learn the outcome
+//! after the commit, and what is to be sent now is handed over after the commit too.
+
+mod aside;
+mod batch;
+mod line;
+mod link;
+mod pending;
+mod room;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use domain::{id::ApplicationId, message::Message};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use self::{
+    pending::{Finish, Pending, Settled},
+    room::Room,
+};
+use crate::{
+    Db, Error, Result,
+    applications::Reference,
+    claim::Claim,
+    directory::Subscribers,
+    flights::{Entry, Flight, Flights, Landing, WAIT_STEP},
+    hand_off::{HandOff, Job},
+    messages,
+    outcomes::{self, Found},
+    policies,
+    progress::PATIENCE,
+};
+
+pub use crate::{published::Published, report::Report};
+
+/// A message to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewMessage {
+    /// For which customer, and who may be owed it.
+    pub subscribers: Arc<Subscribers>,
+    /// How the request named the customer: stale subscribers are looked up by it again.
+    pub application: Reference<ApplicationId>,
+    /// What happened.
+    pub event_type: String,
+    /// The publisher's name for it, unique in the application.
+    pub event_id: Option<String>,
+    /// Where it belongs.
+    pub channels: Vec<String>,
+    /// The key that dedupes messages.
+    pub message_key: Option<String>,
+    /// The publisher's exact bytes.
+    pub payload: Bytes,
+    /// What they are.
+    pub content_type: String,
+    /// For how long the payload is kept; otherwise for as long as its message.
+    pub payload_retention: Option<Duration>,
+    /// The request's idempotency key.
+    pub claim: Option<Claim>,
+}
+
+/// How the committer works.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// For how long a handed-over delivery is leased; it must outlast a send.
+    pub lease: Duration,
+    /// Where fresh deliveries go; without one they wait in the queue for whoever claims them.
+    pub hand_off: Option<HandOff>,
+}
+
+/// The running committer.
+#[derive(Debug)]
+pub struct Committer {
+    /// The way in for new messages.
+    pub publisher: Publisher,
+    /// The way back for finished sends.
+    pub completer: Completer,
+    stop: watch::Sender<bool>,
+    writer: JoinHandle<()>,
+}
+
+impl Committer {
+    /// Writes what is waiting, then ends. New messages are refused from now on.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        drop((self.publisher, self.completer));
+        if self.writer.await.is_err() {
+            tracing::error!("the committer ended in a panic");
+        }
+    }
+}
+
+/// Starts the committer. It runs until [`Committer::stop`].
+pub fn start(db: &Db, options: Options) -> Committer {
+    if let Some(hand_off) = &options.hand_off {
+        db.metrics().watch(hand_off.clone());
+    }
+    let (new, waiting) = mpsc::unbounded_channel();
+    let (done, finished) = mpsc::unbounded_channel();
+    let (stop, stopped) = watch::channel(false);
+    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::default(), flights: Arc::default() };
+    let publisher = Publisher { shared: Arc::new(shared), new };
+    let completer = Completer { db: db.clone(), done };
+    let writer = writer::Writer::new(db, options, Arc::clone(&publisher.shared), waiting, finished, stopped);
+    Committer { publisher, completer, stop, writer: tokio::spawn(writer.run()) }
+}
+
+/// What publishers and the writer share.
+#[derive(Debug)]
+struct Shared {
+    db: Db,
+    new: mpsc::WeakUnboundedSender<Pending>,
+    room: Arc<Room>,
+    flights: Arc<Flights<Box<Message>>>,
+}
+
+/// The way in for new messages.
+#[derive(Clone, Debug)]
+pub struct Publisher {
+    shared: Arc<Shared>,
+    /// Bounded by the room that what waits must have.
+    new: mpsc::UnboundedSender<Pending>,
+}
+
+impl Publisher {
+    /// Accepts a message: returns once the message, its deliveries and its idempotency record are committed together.
+    /// Who stops waiting takes back what the database has not been sent yet: a handler does so only when its patience ends, and
+    /// goes on waiting for a client that has hung up.
+    pub async fn publish(&self, new: &Arc<NewMessage>) -> Result<Published> {
+        let outcome = match new.claim {
+            Some(claim) => self.publish_once(new, claim).await,
+            None => self.submit(Arc::clone(new), None, None).await,
+        };
+        if let (Some(claim), true) = (&new.claim, outcome.as_ref().is_ok_and(Published::is_replay)) {
+            self.shared.db.node.replays.note(claim.scope);
+        }
+        self.shared.db.metrics().settled(&outcome);
+        outcome
+    }
+
+    async fn publish_once(&self, new: &Arc<NewMessage>, mut claim: Claim) -> Result<Published> {
+        let (begun, flights) = (Instant::now(), &self.shared.flights);
+        loop {
+            let repeat = match flights.enter(claim.scope, claim.fingerprint) {
+                Entry::First(flight) => {
+                    let outcome = self.submit(Arc::clone(new), Some(claim), Some(Arc::clone(&flight))).await;
+                    let outcome = self.reconsider(outcome, &mut claim).await;
+                    if let Some(landing) = landing(&outcome) {
+                        flight.land(&landing);
+                    }
+                    drop(flight);
+                    if matches!(outcome, Err(Error::KeyInProgress)) && begun.elapsed() < claim.policy.wait {
+                        tokio::time::sleep(WAIT_STEP).await;
+                        continue;
+                    }
+                    return outcome;
+                }
+                Entry::Repeat(repeat) => Some(repeat),
+                Entry::Stranger => match self.reconsider(Err(Error::KeyReused), &mut claim).await {
+                    // Under the policy that holds by now, it is a repeat.
+                    Err(Error::KeyReused) if !claim.policy.compares => flights.join(claim.scope),
+                    outcome => return outcome,
+                },
+            };
+            if let Some(repeat) = repeat
+                && let Some(message) = repeat.landed(&self.shared.db, claim.tenant_id, begun).await?
+            {
+                return Ok(Published::Accepted { message, is_replay: true });
+            }
+        }
+    }
+
+    /// The statement found the key in use, or used by another request. It does not know the policy, which may have changed
+    /// since this process read it, and may be not to compare; nor whether two fingerprints are of one version; nor whether whoever
+    /// holds the key has only come for its outcome, which is final and can be had at once.
+    async fn reconsider(&self, outcome: Result<Published>, claim: &mut Claim) -> Result<Published> {
+        let (Err(Error::KeyInProgress | Error::KeyReused), db) = (&outcome, &self.shared.db) else { return outcome };
+        claim.policy = Box::pin(policies::find(db, claim.tenant_id)).await?;
+        match Box::pin(outcomes::open(db, claim)).await? {
+            Some(Found::Published(published)) => Ok(published),
+            Some(Found::Answer(refusal)) => Ok(Published::Refused(refusal)),
+            None => outcome,
+        }
+    }
+
+    async fn submit(&self, new: Arc<NewMessage>, claim: Option<Claim>, flight: Option<Arc<Flight<Box<Message>>>>) -> Result<Published> {
+        let shared = &self.shared;
+        if shared.db.is_down() {
+            return Err(Error::Unavailable(None));
+        }
+        let place = shared.room.take(new.subscribers.application.tenant_id, new.payload.len()).ok_or(Error::Overloaded)?;
+        let (reply, outcome) = oneshot::channel();
+        let pending = Pending::new(shared.db.new_id().into(), new, claim, reply, flight, place);
+        self.new.send(pending).map_err(|_| Error::Unavailable(None))?;
+        let settled = tokio::time::timeout(PATIENCE, outcome).await;
+        match settled.map_err(|_| Error::Unavailable(None))?.map_err(|_| Error::Unavailable(None))?? {
+            Settled::Published(published) => Ok(published),
+            Settled::ReplayOf(Some(id)) => {
+                let message = Box::pin(messages::by_id(&shared.db, id)).await?.ok_or(Error::NotFound("message"))?;
+                Ok(Published::Accepted { message: Box::new(message), is_replay: true })
+            }
+            // Told what the first was told, which the caller finds where refusals are kept.
+            Settled::ReplayOf(None) => Err(Error::KeyReused),
+        }
+    }
+}
+
+/// What repeats of a request that ended so are told; of anything else each finds out for itself, since nothing may be saved.
+fn landing(outcome: &Result<Published>) -> Option<Landing<Box<Message>>> {
+    match outcome {
+        Ok(Published::Accepted { message, .. }) => Some(Landing::Outcome(message.clone())),
+        Err(Error::KeyInProgress) => Some(Landing::InProgress),
+        Err(Error::KeyReused) => Some(Landing::Reused),
+        Ok(Published::EventIdTaken { .. } | Published::Refused(_)) | Err(_) => None,
+    }
+}
+
+/// The way back for finished sends.
+#[derive(Clone, Debug)]
+pub struct Completer {
+    db: Db,
+    done: mpsc::UnboundedSender<Finish>,
+}
+
+impl Completer {
+    /// Records what a send brought, if the job's lease is still live; never blocks and never loses it while the process
+    /// lives.
+    pub fn complete(&self, job: Job, report: Report) {
+        self.send(job, Some(report));
+    }
+
+    /// Hands a job back unsent: it is due at once, for whoever claims it.
+    pub fn release(&self, job: Job) {
+        self.send(job, None);
+    }
+
+    fn send(&self, mut job: Job, report: Option<Report>) {
+        // The send has ended: its place and its payload are free, whenever the result is written.
+        job.slot = None;
+        job.payload = None;
+        let finish = Finish { attempt_id: self.db.new_id().into(), job: Box::new(job), report };
+        if self.done.send(finish).is_err() {
+            tracing::error!("a send ended after the committer: its lease will run out and show it as unknown");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What is on its way to the writer: new messages and finished sends.
+
+use std::{fmt, sync::Arc, time::Instant};
+
+use domain::{
+    id::{AttemptId, Id, MessageId},
+    idempotency::{payload_digest, scope_hash},
+    message::Message,
+};
+use sqlx::types::Uuid;
+use tokio::sync::oneshot;
+
+use super::{NewMessage, Published, Report, room::Place};
+use crate::{
+    Result,
+    claim::Claim,
+    directory::{Subscribers, Target},
+    flights::Flight,
+    hand_off::Job,
+    locks::{EVENT_ID, MESSAGE_KEY},
+};
+
+/// A new message on its way to the writer.
+pub(super) struct Pending {
+    pub(super) id: MessageId,
+    pub(super) new: Arc<NewMessage>,
+    /// Who may be owed it: looked up again if the transaction finds that they changed.
+    pub(super) subscribers: Arc<Subscribers>,
+    /// How many of them want it.
+    pub(super) fan_out: usize,
+    /// Its idempotency key, under the policy of those subscribers.
+    pub(super) claim: Option<Claim>,
+    /// The names that it must have to itself in a batch, and under locks in the database.
+    pub(super) event_id_hash: Option<Uuid>,
+    pub(super) message_key_hash: Option<Uuid>,
+    pub(super) digest: Uuid,
+    reply: oneshot::Sender<Result<Settled>>,
+    pub(super) since: Instant,
+    _flight: Option<Arc<Flight<Box<Message>>>>,
+    _place: Place,
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pending({})", self.id)
+    }
+}
+
+impl Pending {
+    pub(super) fn new(
+        id: MessageId,
+        new: Arc<NewMessage>,
+        claim: Option<Claim>,
+        reply: oneshot::Sender<Result<Settled>>,
+        flight: Option<Arc<Flight<Box<Message>>>>,
+        place: Place,
+    ) -> Self {
+        let subscribers = Arc::clone(&new.subscribers);
+        let scope = subscribers.application.id.into();
+        let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(EVENT_ID, scope, text));
+        let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(MESSAGE_KEY, scope, text));
+        let fan_out = wanting(&new, &subscribers).count();
+        let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
+        Self {
+            id,
+            new,
+            subscribers,
+            fan_out,
+            claim,
+            event_id_hash,
+            message_key_hash,
+            digest,
+            reply,
+            since: Instant::now(),
+            _flight: flight,
+            _place: place,
+        }
+    }
+
+    /// The message as it is stored.
+    pub(super) fn message(&self, duplicate_of: Option<MessageId>, payload_mismatch: bool) -> Message {
+        let application = &self.subscribers.application;
+        Message {
+            id: self.id,
+            tenant_id: application.tenant_id,
+            application_id: application.id,
+            event_type: self.new.event_type.clone(),
+            event_id: self.new.event_id.clone(),
+            channels: self.new.channels.clone(),
+            payload: Some(self.new.payload.clone()),
+            content_type: self.new.content_type.clone(),
+            message_key: self.new.message_key.clone(),
+            duplicate_of,
+            released_at: None,
+            payload_mismatch,
+            created_at: self.id.created_at(),
+        }
+    }
+
+    /// Those who are owed it.
+    pub(super) fn wanting(&self) -> impl Iterator<Item = &Arc<Target>> {
+        wanting(&self.new, &self.subscribers)
+    }
+
+    /// Takes over who may be owed it by now.
+    pub(super) fn renew(&mut self, fresh: Arc<Subscribers>) {
+        if let Some(claim) = &mut self.claim {
+            claim.policy = fresh.policy;
+        }
+        self.subscribers = fresh;
+        self.fan_out = self.wanting().count();
+    }
+
+    /// Whether its publisher has been told to come back later. What the database has not been sent by then is not stored any
+    /// more, so that a refusal means what it says. (A client that hangs up is another matter: its handler waits on, and the
+    /// message is stored.)
+    pub(super) fn is_withdrawn(&self) -> bool {
+        self.reply.is_closed()
+    }
+
+    pub(super) fn settle(self, outcome: Result<Settled>) {
+        // A publisher that has gone away changes nothing.
+        self.reply.send(outcome).ok();
+    }
+}
+
+/// What the writer tells a publisher.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Published(Published),
+    /// The outcome of an earlier request with the same key: this message, or a refusal.
+    ReplayOf(Option<MessageId>),
+}
+
+/// A finished send on its way to the writer; without a report, a job handed back unsent.
+#[derive(Debug)]
+pub(super) struct Finish {
+    pub(super) attempt_id: AttemptId,
+    pub(super) job: Box<Job>,
+    pub(super) report: Option<Report>,
+}
+
+fn wanting<'a>(new: &'a NewMessage, subscribers: &'a Subscribers) -> impl Iterator<Item = &'a Arc<Target>> {
+    subscribers.targets.iter().filter(|target| {
+        let endpoint = &target.endpoint;
+        !endpoint.is_disabled && endpoint.filter.wants(&new.event_type, &new.channels)
+    })
+}

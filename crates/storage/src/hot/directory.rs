@@ -1,0 +1,129 @@
+//! The endpoints of an application with opened secrets, cached; the committer proves each use current.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use domain::{
+    application::{Application, Uid},
+    id::{ApplicationId, EndpointId, TenantId},
+};
+
+use crate::{
+    Database, Db, Error, Result,
+    applications::{self, Reference},
+    endpoints, policies,
+    sealed_parts::{self, SecretRow},
+};
+
+pub use crate::{
+    reference::Owner,
+    subscribers::{Subscribers, Target},
+};
+
+/// The application by reference, from memory if it is there: it may be stale, which the committer finds out.
+pub async fn find(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Arc<Subscribers>> {
+    match db.node.subscribers.find(tenant_id, application) {
+        Some(found) => Ok(found),
+        // Boxed, so that every caller's future stays small.
+        None => Box::pin(reload(db, tenant_id, application)).await,
+    }
+}
+
+/// What an [`Owner`] is called, for the log: as far as this process knows, since a line is no reason to ask the database.
+#[derive(Clone, Debug)]
+pub struct Names {
+    tenant: Option<Arc<str>>,
+    known: Option<Arc<Subscribers>>,
+}
+
+impl Names {
+    /// The tenant's: the subject of its tokens.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// The application's uid, if it has one.
+    pub fn application_uid(&self) -> Option<&str> {
+        self.known.as_ref()?.application.uid.as_ref().map(Uid::as_str)
+    }
+}
+
+/// What this owner is called.
+pub fn names(db: &Db, owner: Owner) -> Names {
+    let known = db.node.subscribers.get(owner.application_id);
+    Names { tenant: db.node.tenants.subject(owner.tenant_id), known }
+}
+
+/// The application by id, at least as new as `version`.
+pub async fn at_least(db: &Db, application_id: ApplicationId, version: i64) -> Result<Arc<Subscribers>> {
+    let known = db.node.subscribers.get(application_id);
+    if let Some(found) = known.filter(|found| found.application.version >= version) {
+        return Ok(found);
+    }
+    Box::pin(renew(db, application_id)).await
+}
+
+async fn renew(db: &Db, application_id: ApplicationId) -> Result<Arc<Subscribers>> {
+    let tenant_id = sqlx::query_scalar!("select tenant_id from application where id = $1", sqlx::types::Uuid::from(application_id))
+        .fetch_optional(db.pool())
+        .await?;
+    let tenant_id = tenant_id.ok_or(Error::NotFound("application"))?;
+    reload(db, tenant_id.into(), &Reference::Id(application_id)).await
+}
+
+/// The application by reference, as it is now.
+pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Arc<Subscribers>> {
+    let mut connection = db.pool().acquire().await?;
+    let Some(row) = applications::find(&mut connection, tenant_id, application).await? else {
+        db.node.subscribers.forget(tenant_id, application);
+        return Err(Error::NotFound("application"));
+    };
+    let application = Application::from(row);
+    // After the version: endpoints that are newer than it are found stale later, never the other way round.
+    let (rows, secret_rows) = endpoints::all(&mut connection, application.id).await?;
+    let policy = policies::of(db, &mut connection, tenant_id).await?;
+    let tenant = db.node.tenants.find_subject(&mut connection, tenant_id).await?;
+    let subscribers = Arc::new(Subscribers { application, targets: targets(db, rows, secret_rows), policy, tenant });
+    db.node.subscribers.insert(&subscribers);
+    Ok(subscribers)
+}
+
+/// Opens what is sealed. What cannot be opened is its endpoint's trouble and nobody else's.
+fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>) -> Vec<Arc<Target>> {
+    let mut secrets: HashMap<_, Vec<_>> = HashMap::new();
+    let mut unreadable = HashSet::new();
+    for row in secret_rows {
+        match sealed_parts::open_secret(db, row.id, &row.secret) {
+            Ok(secret) => secrets.entry(row.endpoint_id).or_default().push((secret, row.expires_at)),
+            Err(_) => drop(unreadable.insert(row.endpoint_id)),
+        }
+    }
+    let opened = rows.into_iter().map(|row| {
+        let headers = sealed_parts::open_headers(db, row.id, row.headers.as_deref());
+        let is_unreadable = headers.is_err() || unreadable.contains(&row.id);
+        let secrets = secrets.remove(&row.id).unwrap_or_default();
+        Arc::new(Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, is_unreadable })
+    });
+    opened.collect()
+}
+
+/// Looks again at endpoints that could not be opened; returns those that can be, with their owners, and those that are gone.
+pub async fn look_again(db: &Db, unreadable: &[EndpointId]) -> Result<Vec<(EndpointId, Option<Owner>)>> {
+    let mut readable = Vec::new();
+    for endpoint_id in unreadable {
+        let found = endpoints::application_of(db, *endpoint_id).await?;
+        let is_readable = match found {
+            None => true,
+            Some((tenant_id, application_id)) => match reload(db, tenant_id, &Reference::Id(application_id)).await {
+                Ok(subscribers) => subscribers.target(*endpoint_id).is_none_or(|target| !target.is_unreadable),
+                Err(Error::NotFound(_)) => true,
+                Err(error) => return Err(error),
+            },
+        };
+        let owner = found.map(|(tenant_id, application_id)| Owner { tenant_id, application_id });
+        readable.extend(is_readable.then_some((*endpoint_id, owner)));
+    }
+    Ok(readable)
+}

@@ -1,0 +1,202 @@
+//! Every write but a message's creation: executed at most once per idempotency key, in one transaction with its record.
+//!
+//! Then: [`records`] what is known of a key, for people who ask.
+
+pub mod records;
+
+use std::time::{Duration, Instant};
+
+use domain::idempotency::Policy;
+
+use crate::{
+    Db, Error, Result,
+    connection::Transaction,
+    flights::{Entry, Landing, WAIT_STEP},
+    outcomes::{self, Saved},
+    policies,
+};
+
+pub use crate::{
+    answer::Answer,
+    claim::{Claim, Keyed},
+    effect::Effect,
+    outcomes::{Found, save_refusal},
+};
+
+/// An answer, and whether it is a saved one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// What to say.
+    pub answer: Answer,
+    /// Whether nothing was executed, because the key's outcome was known.
+    pub is_replay: bool,
+}
+
+/// Runs `effect` and renders its result, in one transaction; under a key, at most once.
+///
+/// `render` also renders the errors for which [`Error::is_outcome`] holds (the effect is then rolled back, and the answer
+/// saved if the policy says so); all other errors are returned, with nothing changed and nothing saved.
+/// The whole runs in a task of its own: a caller that goes away changes nothing.
+pub async fn execute<E, R>(db: &Db, keyed: Option<Keyed>, effect: E, render: R) -> Result<Answered>
+where
+    E: Effect + 'static,
+    R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer + Send + 'static,
+{
+    let db = db.clone();
+    let task = tokio::spawn(async move {
+        let answered = match &keyed {
+            Some(keyed) => execute_once(&db, keyed, effect, render).await,
+            None => run(&db, None, effect, render).await,
+        };
+        let is_replay = answered.as_ref().is_ok_and(|answered| answered.is_replay);
+        if let Some(keyed) = keyed.filter(|_| is_replay) {
+            db.node.replays.note(keyed.scope);
+        }
+        db.metrics().keyed(is_replay, answered.as_ref().err());
+        answered
+    });
+    task.await.unwrap_or_else(|_| Err(Error::Database(sqlx::Error::WorkerCrashed)))
+}
+
+/// Lines up behind an equal request of this process, if there is one, and shares its answer.
+async fn execute_once<E, R>(db: &Db, keyed: &Keyed, effect: E, render: R) -> Result<Answered>
+where
+    E: Effect,
+    R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
+{
+    let begun = Instant::now();
+    loop {
+        let repeat = match db.node.flights.enter(keyed.scope, keyed.fingerprint) {
+            Entry::First(flight) => {
+                let policy = flight.policy(db, keyed.tenant_id).await?;
+                let answered = match outcomes::refusal_of(db, keyed, policy).await? {
+                    Some(answer) => {
+                        // The scope of the key itself is counted with all other replays.
+                        if keyed.refusal_scope != keyed.scope {
+                            db.node.replays.note(keyed.refusal_scope);
+                        }
+                        Ok(Answered { answer, is_replay: true })
+                    }
+                    None => run(db, Some((keyed.claim(policy), &keyed.operation)), effect, render).await,
+                };
+                match &answered {
+                    Ok(answered) if answered.is_replay || policy.saves_status(answered.answer.status) => {
+                        flight.land(&Landing::Outcome(answered.answer.clone()));
+                    }
+                    Err(Error::KeyInProgress) => flight.land(&Landing::InProgress),
+                    Err(Error::KeyReused) => flight.land(&Landing::Reused),
+                    // Nothing is saved: each repeat finds out for itself.
+                    Ok(_) | Err(_) => {}
+                }
+                return answered;
+            }
+            Entry::Repeat(repeat) => Some(repeat),
+            Entry::Stranger => {
+                let claim = keyed.claim(policies::find(db, keyed.tenant_id).await?);
+                match outcomes::open(db, &claim).await? {
+                    Some(Found::Answer(answer)) => return Ok(Answered { answer, is_replay: true }),
+                    _ if claim.policy.compares => return Err(Error::KeyReused),
+                    _ => db.node.flights.join(keyed.scope),
+                }
+            }
+        };
+        if let Some(repeat) = repeat
+            && let Some(answer) = repeat.landed(db, keyed.tenant_id, begun).await?
+        {
+            return Ok(Answered { answer, is_replay: true });
+        }
+    }
+}
+
+async fn run<E, R>(db: &Db, keyed: Option<(Claim, &str)>, effect: E, render: R) -> Result<Answered>
+where
+    E: Effect,
+    R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
+{
+    let (mut tx, saved) = begin(db, keyed.map(|(claim, _)| claim)).await?;
+    let answered = match (saved, keyed) {
+        (Some(saved), Some((claim, _))) => saved.answer(db, &claim).map(|answer| Answered { answer, is_replay: true }),
+        _ => within(db, &mut tx, keyed, effect, render).await,
+    };
+    // The lock must be free before anybody is told that it is: a dropped transaction ends some time later.
+    if answered.as_ref().is_ok_and(|answered| !answered.is_replay) {
+        tx.commit().await?;
+        if E::WAKES {
+            db.wake();
+        }
+    } else if let Err(error) = tx.rollback().await {
+        tracing::debug!(%error, "a transaction ended with its connection");
+    }
+    answered
+}
+
+async fn within<E, R>(db: &Db, tx: &mut Transaction<'static>, keyed: Option<(Claim, &str)>, effect: E, render: R) -> Result<Answered>
+where
+    E: Effect,
+    R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
+{
+    let mut savepoint = tx.begin().await?;
+    let result = match effect.apply(db, &mut savepoint).await {
+        Ok(output) => {
+            savepoint.commit().await?;
+            Ok(output)
+        }
+        Err(error) if error.is_outcome() => {
+            savepoint.rollback().await?;
+            Err(error)
+        }
+        // Ended in order, and not only dropped, it lets the caller end the whole, and with it the lock, before anybody hears of this.
+        Err(error) => {
+            savepoint.rollback().await.ok();
+            return Err(error);
+        }
+    };
+    let answer = render(result.as_ref());
+    if let Some((claim, operation)) = keyed.filter(|(claim, _)| claim.policy.saves_status(answer.status)) {
+        outcomes::save(db, tx, &claim, operation, &answer).await?;
+    }
+    Ok(Answered { answer, is_replay: false })
+}
+
+/// Opens the transaction that holds the key's lock until it ends, unless the key has a saved outcome; without a claim, just a
+/// transaction. The lock is tried in a statement of its own: the look-up after it then sees whatever the last holder committed.
+/// An outcome that is found is final whoever holds the lock: perhaps another one who has come for it.
+async fn begin(db: &Db, claim: Option<Claim>) -> Result<(Transaction<'static>, Option<Saved>)> {
+    let deadline = Instant::now() + claim.map_or(Duration::ZERO, |claim| claim.policy.wait);
+    loop {
+        let mut tx = db.pool().begin().await?;
+        let Some(claim) = claim else { return Ok((tx, None)) };
+        let is_ours = outcomes::try_lock(&mut tx, &claim).await?;
+        let saved = outcomes::look_up(&mut tx, &claim).await;
+        if is_ours || saved.as_ref().is_ok_and(Option::is_some) {
+            return Ok((tx, saved?));
+        }
+        tx.rollback().await?;
+        saved?;
+        if Instant::now() >= deadline {
+            return Err(Error::KeyInProgress);
+        }
+        tokio::time::sleep(WAIT_STEP).await;
+    }
+}
+
+/// What is known of a claim, without executing anything: for a request that is about to be refused. A saved outcome wins
+/// over later validation and over a deleted application.
+pub async fn find(db: &Db, claim: &Claim) -> Result<Option<Found>> {
+    let found = outcomes::open(db, claim).await;
+    if matches!(found, Ok(Some(_))) {
+        db.node.replays.note(claim.scope);
+    }
+    db.metrics().keyed(matches!(found, Ok(Some(_))), found.as_ref().err());
+    found
+}
+
+/// The refusal that an earlier request with this key met, if the policy remembers such. What was executed wins over it.
+pub async fn known_refusal(db: &Db, keyed: &Keyed, policy: Policy) -> Result<Option<Answer>> {
+    let refusal = outcomes::refusal_of(db, keyed, policy).await?;
+    if refusal.is_some() {
+        db.node.replays.note(keyed.refusal_scope);
+    }
+    db.metrics().keyed(refusal.is_some(), None);
+    Ok(refusal)
+}

@@ -1,0 +1,131 @@
+//! Which endpoints are held because they keep failing: a row of `endpoint_health` each, moved on by `record_health_v1` alone.
+
+use domain::{
+    health::{CLOSES_AT, DISABLES_AFTER, FIRST_COOL_DOWN, FIRST_SLOTS, FORGETS_AFTER, LONGEST_COOL_DOWN, OPENS_AFTER},
+    id::EndpointId,
+};
+use sqlx::types::Uuid;
+
+use crate::{Database, Result, connection::Connection, reference::Owner};
+
+/// News are read this far back, in seconds: longer than a round takes to commit what it changed.
+const NEWS: f64 = 10.0;
+
+/// What a process saw of an endpoint since it last told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sum {
+    pub(crate) owner: Owner,
+    pub(crate) has_success: bool,
+    /// Failures after the last success.
+    pub(crate) tail: u32,
+    pub(crate) has_failed_probe: bool,
+}
+
+impl Sum {
+    /// This, and then `later`.
+    pub(crate) fn and(self, later: Self) -> Self {
+        Self {
+            owner: self.owner,
+            has_success: self.has_success || later.has_success,
+            tail: if later.has_success { later.tail } else { self.tail.saturating_add(later.tail) },
+            has_failed_probe: self.has_failed_probe || later.has_failed_probe,
+        }
+    }
+}
+
+/// What became of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Its deliveries are held.
+    Held,
+    /// A send succeeded: it is sent to in growing numbers.
+    Recovering,
+    /// It is well.
+    Well,
+    /// It has been failing for days, and was disabled.
+    Disabled,
+}
+
+/// Tells the database of some sums, which are in the order of their ids.
+pub(crate) async fn record(connection: &mut Connection, sums: &[(EndpointId, Sum)]) -> Result<Vec<(Owner, EndpointId, Turn)>> {
+    let as_i32 = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+    let rows = sqlx::query!(
+        r#"select endpoint_id as "endpoint_id!", state as "state!", has_changed as "has_changed!", is_given_up as "is_given_up!"
+             from record_health_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"#,
+        &sums.iter().map(|(id, _)| Uuid::from(*id)).collect::<Vec<_>>(),
+        &sums.iter().map(|(_, sum)| Uuid::from(sum.owner.tenant_id)).collect::<Vec<_>>(),
+        &sums.iter().map(|(_, sum)| sum.has_success).collect::<Vec<_>>(),
+        &sums.iter().map(|(_, sum)| as_i32(sum.tail)).collect::<Vec<_>>(),
+        &sums.iter().map(|(_, sum)| sum.has_failed_probe).collect::<Vec<_>>(),
+        as_i32(OPENS_AFTER),
+        FIRST_COOL_DOWN.as_secs_f64(),
+        LONGEST_COOL_DOWN.as_secs_f64(),
+        as_i32(FIRST_SLOTS),
+        as_i32(CLOSES_AT),
+        FORGETS_AFTER.as_secs_f64(),
+        DISABLES_AFTER.as_secs_f64(),
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut turns = Vec::new();
+    for row in rows {
+        let turn = match row.state {
+            1 => Turn::Held,
+            2 => Turn::Recovering,
+            _ => Turn::Well,
+        };
+        let endpoint_id = EndpointId::from(row.endpoint_id);
+        let Ok(place) = sums.binary_search_by_key(&endpoint_id, |(id, _)| *id) else { continue };
+        let owner = sums[place].1.owner;
+        turns.extend(row.has_changed.then_some((owner, endpoint_id, turn)));
+        turns.extend(row.is_given_up.then_some((owner, endpoint_id, Turn::Disabled)));
+    }
+    Ok(turns)
+}
+
+/// What changed in the last seconds, or all that is not well: endpoints and their states.
+pub(crate) async fn news(connection: &mut Connection, is_all: bool) -> Result<Vec<(EndpointId, i16)>> {
+    let rows = sqlx::query!(
+        "select endpoint_id, state from endpoint_health where ($1 and state <> 0) or changed_at > now() - make_interval(secs => $2)",
+        is_all,
+        NEWS,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.endpoint_id.into(), row.state)).collect())
+}
+
+/// Begins anew with an endpoint: it has another URL, or was switched on or off, or deleted. What is owed to it is claimed again.
+pub(crate) async fn reset(tx: &mut Connection, endpoint_id: Uuid) -> Result<()> {
+    sqlx::query!(
+        "update endpoint_health set failures = 0, failing_since = null, state = 0, slots = 0, probe_at = null, cool_down_seconds = $2,
+             changed_at = case when state = 0 then changed_at else now() end
+           where endpoint_id = $1",
+        endpoint_id,
+        FIRST_COOL_DOWN.as_secs_f64(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Drops the rows of endpoints that have been well for an hour, and of those that are gone; one that has been recovering for an
+/// hour, for want of messages, is well.
+pub async fn forget_the_well(db: &Database) -> Result<()> {
+    let mut tx = db.pool().begin().await?;
+    sqlx::query!(
+        "update endpoint_health set state = 0, slots = 0, changed_at = now() where endpoint_id in
+             (select endpoint_id from endpoint_health where state = 2 and changed_at < now() - interval '1 hour' order by endpoint_id for update skip locked)"
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "delete from endpoint_health where endpoint_id in
+             (select h.endpoint_id from endpoint_health h left join endpoint e on e.id = h.endpoint_id
+               where h.state = 0 and h.changed_at < now() - interval '1 hour' and (h.failures = 0 or e.id is null or e.deleted_at is not null)
+               order by h.endpoint_id for update of h skip locked)"
+    )
+    .execute(&mut *tx)
+    .await?;
+    Ok(tx.commit().await?)
+}

@@ -1,0 +1,147 @@
+//! What is owed because somebody asked: a message sent again, a duplicate released.
+
+use domain::{
+    filter::Filter,
+    id::{ApplicationId, EndpointId, MessageId, TenantId},
+    message::Message,
+};
+use sqlx::types::Uuid;
+
+use crate::{
+    Conflict, Database, Error, Result,
+    applications::{self, Reference},
+    connection::Connection,
+    effect::Effect,
+    endpoints, messages,
+};
+
+/// Sends a message to one endpoint again: a further run of one attempt, whatever became of the others.
+#[derive(Clone, Debug)]
+pub struct Resend {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which customer's.
+    pub application: Reference<ApplicationId>,
+    /// What.
+    pub message: Reference<MessageId>,
+    /// To whom.
+    pub endpoint: Reference<EndpointId>,
+}
+
+impl Effect for Resend {
+    type Output = ();
+
+    const WAKES: bool = true;
+
+    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<()> {
+        // The lock also keeps two resends of one message from taking the same run.
+        let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
+        let endpoint = endpoints::find(&mut *tx, application_id, &self.endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
+        let message_id = Uuid::from(messages::resolve(&mut *tx, application_id, &self.message).await?);
+        let message = sqlx::query!(
+            r#"select case when released_at is null then duplicate_of end as original, payload is null or coalesce(payload_expires_at <= now(), false) as "is_expunged!" from message where id = $1 and application_id = $2"#,
+            message_id,
+            Uuid::from(application_id),
+        )
+        .fetch_optional(&mut *tx)
+        .await?
+        .ok_or(Error::NotFound("message"))?;
+        if let Some(original) = message.original {
+            return Err(Conflict::Duplicate(original.into()).into());
+        }
+        if message.is_expunged {
+            return Err(Conflict::Expunged.into());
+        }
+        if endpoint.is_disabled {
+            return Err(Conflict::Disabled.into());
+        }
+        // To an endpoint that is held it goes as the probe: at once, and before all that waits.
+        let is_held = sqlx::query!("update endpoint_health set probe_at = now() where endpoint_id = $1 and state = 1", endpoint.id)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+            > 0;
+        sqlx::query!(
+            "insert into queue (message_id, endpoint_id, run, tenant_id, application_id, trigger, due_at)
+             select $1, $2, 1 + greatest(
+                 (select max(run) from queue where message_id = $1 and endpoint_id = $2),
+                 (select max(run) from queue_later where message_id = $1 and endpoint_id = $2),
+                 (select max(run) from attempt where message_id = $1 and endpoint_id = $2), 0), $3, $4, 1,
+               case when $5 then least((select min(due_at) from queue where endpoint_id = $2) - interval '1 ms', now()) else now() end",
+            message_id,
+            endpoint.id,
+            Uuid::from(self.tenant_id),
+            Uuid::from(application_id),
+            is_held,
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
+/// Releases a duplicate: from now on it is owed to every endpoint that wants it, as if it were the first with its key. Its webhooks
+/// carry its own id where those of others carry the message key.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which customer's.
+    pub application: Reference<ApplicationId>,
+    /// What.
+    pub message: Reference<MessageId>,
+}
+
+impl Effect for Release {
+    type Output = Message;
+
+    const WAKES: bool = true;
+
+    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<Message> {
+        // The lock also lets only one of several releases find the message unreleased.
+        let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
+        let id = messages::resolve(&mut *tx, application_id, &self.message).await?;
+        let found = messages::find(&mut *tx, id).await?.filter(|found| found.application_id == application_id);
+        let mut message = found.ok_or(Error::NotFound("message"))?;
+        if !message.is_duplicate() {
+            return Err(Conflict::NotADuplicate.into());
+        }
+        if message.released_at.is_some() {
+            return Err(Conflict::AlreadyReleased.into());
+        }
+        if message.payload.is_none() {
+            return Err(Conflict::Expunged.into());
+        }
+        message.released_at =
+            sqlx::query_scalar!("update message set released_at = now() where id = $1 returning released_at", Uuid::from(id))
+                .fetch_one(&mut *tx)
+                .await?;
+        owe(tx, &message).await?;
+        Ok(message)
+    }
+}
+
+/// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it.
+async fn owe(tx: &mut Connection, message: &Message) -> Result<()> {
+    let application_id = Uuid::from(message.application_id);
+    let endpoints = sqlx::query!(
+        "select id, event_types, channels from endpoint where application_id = $1 and deleted_at is null and not is_disabled",
+        application_id
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let wanting = endpoints.into_iter().filter_map(|endpoint| {
+        let filter = Filter { event_types: endpoint.event_types, channels: endpoint.channels };
+        filter.wants(&message.event_type, &message.channels).then_some(endpoint.id)
+    });
+    sqlx::query!(
+        "insert into queue (message_id, endpoint_id, tenant_id, application_id) select $1, endpoint_id, $3, $4 from unnest($2::uuid[]) endpoint_id",
+        Uuid::from(message.id),
+        &wanting.collect::<Vec<_>>(),
+        Uuid::from(message.tenant_id),
+        application_id,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
