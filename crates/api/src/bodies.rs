@@ -13,15 +13,15 @@ use crate::error::ApiError;
 /// How often the log says that there is no room.
 const REMINDER: Duration = Duration::from_mins(1);
 
-/// What is held, and whose it is.
+/// What is taken of the room, and by whom.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     bound: usize,
-    held: Mutex<Held>,
+    taken: Mutex<Taken>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Taken {
     in_all: usize,
     tenants: HashMap<TenantId, usize>,
     /// When the log last said that there is no room.
@@ -48,17 +48,17 @@ impl From<Full> for ApiError {
 
 impl Bodies {
     pub(crate) fn new(bound: usize) -> Arc<Self> {
-        Arc::new(Self { bound, held: Mutex::default() })
+        Arc::new(Self { bound, taken: Mutex::default() })
     }
 
     /// For a body of which nothing has come; refused if there is no room now for as much as it is said to be.
     pub(crate) fn room_for(self: &Arc<Self>, tenant_id: TenantId, announced: usize) -> Result<Room, Full> {
         let room = Room { bodies: Arc::clone(self), tenant_id, bytes: 0 };
-        self.held.lock().has(tenant_id, announced, self.bound).map(|()| room)
+        self.taken.lock().has(tenant_id, announced, self.bound).map(|()| room)
     }
 }
 
-impl Held {
+impl Taken {
     /// Whether a tenant may have so many bytes more: it has no more than it leaves to others.
     fn has(&mut self, tenant_id: TenantId, bytes: usize, bound: usize) -> Result<(), Full> {
         let own = self.tenants.get(&tenant_id).copied().unwrap_or(0);
@@ -80,10 +80,10 @@ impl Held {
 impl Room {
     /// Takes room for what has arrived.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Full> {
-        let mut held = self.bodies.held.lock();
-        held.has(self.tenant_id, bytes, self.bodies.bound)?;
-        held.in_all += bytes;
-        *held.tenants.entry(self.tenant_id).or_default() += bytes;
+        let mut taken = self.bodies.taken.lock();
+        taken.has(self.tenant_id, bytes, self.bodies.bound)?;
+        taken.in_all += bytes;
+        *taken.tenants.entry(self.tenant_id).or_default() += bytes;
         self.bytes += bytes;
         Ok(())
     }
@@ -94,12 +94,12 @@ impl Drop for Room {
         if self.bytes == 0 {
             return;
         }
-        let mut held = self.bodies.held.lock();
-        held.in_all = held.in_all.saturating_sub(self.bytes);
-        if let Some(own) = held.tenants.get_mut(&self.tenant_id) {
+        let mut taken = self.bodies.taken.lock();
+        taken.in_all = taken.in_all.saturating_sub(self.bytes);
+        if let Some(own) = taken.tenants.get_mut(&self.tenant_id) {
             *own = own.saturating_sub(self.bytes);
             if *own == 0 {
-                held.tenants.remove(&self.tenant_id);
+                taken.tenants.remove(&self.tenant_id);
             }
         }
     }
@@ -127,8 +127,8 @@ mod tests {
         drop(first);
         assert_eq!(second.take(12), Ok(()));
         drop(second);
-        let held = bodies.held.lock();
-        assert!(held.in_all == 0 && held.tenants.is_empty());
+        let taken = bodies.taken.lock();
+        assert!(taken.in_all == 0 && taken.tenants.is_empty());
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         let bodies = Bodies::new(100);
         let rooms: Vec<_> = (0..10).map(|_| bodies.room_for(tenant(1), 50).expect("room")).collect();
         assert_eq!(bodies.room_for(tenant(1), 51).map(drop), Err(Full), "more than there will ever be");
-        assert_eq!(bodies.held.lock().in_all, 0);
+        assert_eq!(bodies.taken.lock().in_all, 0);
         drop(rooms);
     }
 }

@@ -3,21 +3,21 @@
 //! Reading order:
 //! [`routes`] what is at which path, and who may use it · [`transport`] from a connection to a request as handlers see it, and back ·
 //! [`caller`] who asks · [`bodies`] how much of requests is in memory · [`svix`] the operations · [`error`] every refusal ·
-//! [`context`] what handlers share · [`openapi`] the document · [`health`] [`metrics`] probes · [`front`] what a browser finds ·
+//! [`context`] what handlers share · [`openapi`] the document · [`readiness`] [`metrics`] probes · [`front`] what a browser finds ·
 //! [`playground`] a receiver to try with.
 //!
 //! Each module uses only what stands before it in this line: `error` · `caller` `bodies` · `context` · `transport` · `svix` ·
-//! `health` `metrics` `openapi` · `routes` · `front` · `playground`.
+//! `readiness` `metrics` `openapi` · `routes` · `front` · `playground`.
 
 mod bodies;
 mod caller;
 mod context;
 mod error;
 mod front;
-mod health;
 mod metrics;
 mod openapi;
 mod playground;
+mod readiness;
 mod routes;
 mod svix;
 mod transport;
@@ -37,7 +37,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, Any, CorsLayer};
 
 pub use caller::{mint_application_token, mint_token};
 pub use context::{Config, ListenerConfig};
-pub use health::SERVER_NAME;
+pub use readiness::SERVER_NAME;
 pub use routes::openapi_yaml;
 pub use transport::listener::SPARE as SPARE_CONNECTIONS;
 

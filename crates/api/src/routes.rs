@@ -6,7 +6,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    health, metrics, openapi,
+    metrics, openapi, readiness,
     svix::Svix,
     transport::table::{Table, operation},
 };
@@ -58,7 +58,7 @@ pub(crate) fn table() -> Table {
 
 /// What anybody may ask, and a process without an API answers too.
 pub(crate) fn probes() -> OpenApiRouter<Db> {
-    OpenApiRouter::new().routes(routes!(health::ready)).routes(routes!(health::ping))
+    OpenApiRouter::new().routes(routes!(readiness::ready)).routes(routes!(readiness::ping))
 }
 
 /// The probe that may have a listener of its own.

@@ -93,41 +93,41 @@ impl Dispatcher {
 
     /// Makes one delivery.
     pub(crate) async fn deliver(&self, job: Job) {
-        let held = Held::new(self, job);
-        let mut place = self.lanes.enter(held.job().endpoint_id);
-        if !self.is_our_turn(&mut place, held.job()).await || self.health.holds(held.job()) {
-            return held.release();
+        let in_hand = InHand::new(self, job);
+        let mut place = self.lanes.enter(in_hand.job().endpoint_id);
+        if !self.is_our_turn(&mut place, in_hand.job()).await || self.health.holds(in_hand.job()) {
+            return in_hand.hand_back();
         }
-        let Some(subscribers) = self.look_up(held.job()).await else { return held.release() };
-        let Some(target) = subscribers.target(held.job().endpoint_id) else {
-            held.job().is_to_nobody();
-            return held.end(Outcome::Canceled, "canceled: the endpoint has been deleted");
+        let Some(subscribers) = self.look_up(in_hand.job()).await else { return in_hand.hand_back() };
+        let Some(target) = subscribers.target(in_hand.job().endpoint_id) else {
+            in_hand.job().is_to_nobody();
+            return in_hand.end(Outcome::Canceled, "canceled: the endpoint has been deleted");
         };
-        let mut held = held.to(target);
+        let mut in_hand = in_hand.to(target);
         if target.endpoint.is_disabled {
-            held.job().is_to_nobody();
-            return held.end(Outcome::Canceled, "canceled: the endpoint is disabled");
+            in_hand.job().is_to_nobody();
+            return in_hand.end(Outcome::Canceled, "canceled: the endpoint is disabled");
         }
-        let Some(payload) = held.job().payload.clone() else {
-            return held.end(Outcome::Discarded, "discarded: the content of the message has been removed");
+        let Some(payload) = in_hand.job().payload.clone() else {
+            return in_hand.end(Outcome::Discarded, "discarded: the content of the message has been removed");
         };
         if target.is_unreadable {
-            self.leave_to_others(held.job());
-            return held.release();
+            self.leave_to_others(in_hand.job());
+            return in_hand.hand_back();
         }
         if *self.is_stopping.borrow() {
-            return held.release();
+            return in_hand.hand_back();
         }
-        let Some(exchange) = self.send(held.job(), target, payload).await else {
-            self.hold(held.job().endpoint_id);
-            return held.release();
+        let Some(exchange) = self.send(in_hand.job(), target, payload).await else {
+            self.hold(in_hand.job().endpoint_id);
+            return in_hand.hand_back();
         };
         if exchange.is_gone() {
-            Box::pin(self.switch_off(&mut held)).await;
-        } else if self.health.note(held.job(), exchange.is_success()) {
-            self.hold(held.job().endpoint_id);
+            Box::pin(self.switch_off(&mut in_hand)).await;
+        } else if self.health.note(in_hand.job(), exchange.is_success()) {
+            self.hold(in_hand.job().endpoint_id);
         }
-        held.finish(exchange);
+        in_hand.finish(exchange);
     }
 
     /// An endpoint whose secrets we cannot open is not sent to, least of all unsigned. It is said once.
@@ -219,8 +219,8 @@ impl Dispatcher {
 
     /// Switches an endpoint off whose receiver answered 410. The attempt is recorded after that, so that whoever sees it finds
     /// the endpoint disabled; if it cannot be done, the next 410 tries again.
-    async fn switch_off(&self, held: &mut Held<'_>) {
-        let job = held.job();
+    async fn switch_off(&self, in_hand: &mut InHand<'_>) {
+        let job = in_hand.job();
         let names = directory::names(&self.db, job.owner());
         let error = match timeout(DISABLE_PATIENCE, endpoints::disable(&self.db, job.endpoint_id)).await {
             Ok(Ok(())) => {
@@ -257,16 +257,16 @@ fn no_response(why: impl Into<Bytes>, duration: Duration) -> Exchange {
     }
 }
 
-/// A job in our hands. If it is dropped before it is finished or released (a panic, a time-out of the whole delivery), nothing is
+/// A job in our hands. If it is dropped before it is finished or handed back (a panic, a time-out of the whole delivery), nothing is
 /// recorded: that is no failure of the receiver's. When its lease runs out, the claim treats it as it treats the job of a worker that
 /// died: an attempt of outcome "unknown", another try, and the end after three in a row. So it is neither lost nor tried over and over.
-struct Held<'a> {
+struct InHand<'a> {
     dispatcher: &'a Dispatcher,
     job: Option<Job>,
     url: String,
 }
 
-impl<'a> Held<'a> {
+impl<'a> InHand<'a> {
     fn new(dispatcher: &'a Dispatcher, job: Job) -> Self {
         Self { dispatcher, job: Some(job), url: String::new() }
     }
@@ -281,10 +281,10 @@ impl<'a> Held<'a> {
     }
 
     /// Hands the job back unsent.
-    fn release(mut self) {
+    fn hand_back(mut self) {
         if let Some(job) = self.job.take() {
             tracing::debug!(application_id = %job.application_id, message_id = %job.message_id, endpoint_id = %job.endpoint_id, number = job.number, "handed back");
-            self.dispatcher.completer.release(job);
+            self.dispatcher.completer.hand_back(job);
         }
     }
 
@@ -317,7 +317,7 @@ impl<'a> Held<'a> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for InHand<'_> {
     fn drop(&mut self) {
         let Some(job) = &self.job else { return };
         let why = if std::thread::panicking() { "a panic" } else { "it took too long" };

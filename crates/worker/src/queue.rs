@@ -57,7 +57,7 @@ impl Deliveries {
             if !*self.is_stopping.borrow() {
                 return Poll::Ready(Some(job));
             }
-            self.completer.release(job);
+            self.completer.hand_back(job);
         }
         Poll::Ready(None)
     }
@@ -78,7 +78,7 @@ impl Backend for Deliveries {
     /// Called once nothing is being sent; hands back whatever is still in the channel.
     fn poll_close(&mut self, cx: &mut Context<'_>, worker: &WorkerContext) -> Poll<Result<(), Infallible>> {
         while let Poll::Ready(Some(job)) = self.jobs.poll_recv(cx) {
-            self.completer.release(job);
+            self.completer.hand_back(job);
         }
         // A backend that has run dry does not end its worker: that takes a word from us. It fails only if it has ended.
         let _ = worker.stop();

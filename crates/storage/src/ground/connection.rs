@@ -36,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// A connection, from the pool or apart from it.
 pub struct Connection {
-    held: Held,
+    raw: Raw,
     origin: Origin,
     patience: Duration,
     /// A statement was begun, and its end has not been seen.
@@ -47,15 +47,16 @@ pub struct Connection {
     is_doomed: bool,
 }
 
-enum Held {
+/// The session, by who gets it back.
+enum Raw {
     Apart(Box<PgConnection>),
     Pooled(Object<Opener>),
     /// Only while it is dropped.
     Nothing,
 }
 
-impl Held {
-    fn raw(&mut self) -> &mut PgConnection {
+impl Raw {
+    fn get(&mut self) -> &mut PgConnection {
         match self {
             Self::Apart(raw) => raw,
             Self::Pooled(pooled) => &mut pooled.raw,
@@ -73,22 +74,22 @@ impl fmt::Debug for Connection {
 impl Connection {
     /// One that belongs to whoever opened it.
     pub(crate) fn apart(raw: PgConnection, origin: Origin) -> Self {
-        Self::new(Held::Apart(Box::new(raw)), origin)
+        Self::new(Raw::Apart(Box::new(raw)), origin)
     }
 
     /// One that goes back into its pool.
     pub(crate) fn pooled(pooled: Object<Opener>) -> Self {
         let origin = pooled.origin.clone();
-        Self::new(Held::Pooled(pooled), origin)
+        Self::new(Raw::Pooled(pooled), origin)
     }
 
-    fn new(held: Held, origin: Origin) -> Self {
-        Self { held, origin, patience: STATEMENT_TIMEOUT + GRACE, is_busy: false, depth: 0, is_doomed: false }
+    fn new(raw: Raw, origin: Origin) -> Self {
+        Self { raw, origin, patience: STATEMENT_TIMEOUT + GRACE, is_busy: false, depth: 0, is_doomed: false }
     }
 
     /// Asks whether it is well, and takes no long silence for an answer.
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
-        let answer = in_time(PING, self.held.raw().ping()).await;
+        let answer = in_time(PING, self.raw.get().ping()).await;
         note(&self.origin, answer.as_ref().err());
         answer
     }
@@ -106,7 +107,7 @@ impl Connection {
 
     /// Ends it in order.
     pub(crate) async fn close(mut self) {
-        if let Held::Apart(raw) = mem::replace(&mut self.held, Held::Nothing) {
+        if let Raw::Apart(raw) = mem::replace(&mut self.raw, Raw::Nothing) {
             timeout(PING, raw.close()).await.ok();
         }
     }
@@ -149,7 +150,7 @@ fn left_open() -> Error {
 impl Drop for Connection {
     fn drop(&mut self) {
         // What is dropped as it is goes back into its pool; what is taken out of it first is closed.
-        let Held::Pooled(mut pooled) = mem::replace(&mut self.held, Held::Nothing) else { return };
+        let Raw::Pooled(mut pooled) = mem::replace(&mut self.raw, Raw::Nothing) else { return };
         match tokio::runtime::Handle::try_current() {
             Ok(_) if !self.is_busy && self.depth == 0 => {}
             // To end its transaction takes an answer of the server, which may never come, and meanwhile its place is taken.
@@ -174,10 +175,10 @@ impl<'c> Executor<'c> for &'c mut Connection {
         if self.is_doomed {
             return stream::once(async { Err(left_open()) }).boxed();
         }
-        let Connection { held, origin, patience, is_busy, .. } = self;
+        let Connection { raw, origin, patience, is_busy, .. } = self;
         *is_busy = true;
         let origin = &*origin;
-        let (rows, deadline) = (held.raw().fetch_many(query), Instant::now() + *patience);
+        let (rows, deadline) = (raw.get().fetch_many(query), Instant::now() + *patience);
         let next = move |(mut rows, is_busy): (BoxStream<'e, _>, &'c mut bool)| async move {
             let next = timeout_at(deadline, rows.try_next()).await.unwrap_or_else(|_| Err(silence()));
             match next {
@@ -203,9 +204,9 @@ impl<'c> Executor<'c> for &'c mut Connection {
         if self.is_doomed {
             return async { Err(left_open()) }.boxed();
         }
-        let Connection { held, origin, patience, is_busy, .. } = self;
+        let Connection { raw, origin, patience, is_busy, .. } = self;
         *is_busy = true;
-        let row = in_time(*patience, held.raw().fetch_optional(query));
+        let row = in_time(*patience, raw.get().fetch_optional(query));
         row.inspect(move |row| *is_busy = note(origin, row.as_ref().err())).boxed()
     }
 
@@ -213,16 +214,16 @@ impl<'c> Executor<'c> for &'c mut Connection {
     where
         'c: 'e,
     {
-        let Connection { held, patience, .. } = self;
-        in_time(*patience, held.raw().prepare_with(sql, parameters)).boxed()
+        let Connection { raw, patience, .. } = self;
+        in_time(*patience, raw.get().prepare_with(sql, parameters)).boxed()
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<sqlx::Describe<Postgres>, Error>>
     where
         'c: 'e,
     {
-        let Connection { held, patience, .. } = self;
-        in_time(*patience, held.raw().describe(sql)).boxed()
+        let Connection { raw, patience, .. } = self;
+        in_time(*patience, raw.get().describe(sql)).boxed()
     }
 }
 

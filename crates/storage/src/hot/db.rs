@@ -110,7 +110,7 @@ impl Db {
     }
 
     /// Whether the database answers within `patience`, new messages can be written, and what other servers seal can be opened.
-    pub async fn is_healthy(&self, patience: Duration) -> bool {
+    pub async fn is_ready(&self, patience: Duration) -> bool {
         self.answers(patience).await && self.is_writable() && !self.is_strange()
     }
 

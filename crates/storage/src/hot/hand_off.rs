@@ -225,9 +225,9 @@ impl HandOff {
     }
 
     /// How many jobs this process holds.
-    pub(crate) fn jobs(&self) -> Held {
+    pub(crate) fn jobs(&self) -> JobCount {
         let places = self.shared.places.lock();
-        Held { handed: places.handed.slots, claimed: places.claimed.slots }
+        JobCount { handed: places.handed.slots, claimed: places.claimed.slots }
     }
 
     /// A slot for a fresh delivery, if the endpoint may be sent to without asking the database and there is room for the
@@ -351,7 +351,7 @@ impl HandOff {
 
 /// How many jobs a process holds, by the way in which they came.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Held {
+pub(crate) struct JobCount {
     pub(crate) handed: usize,
     pub(crate) claimed: usize,
 }

@@ -147,7 +147,7 @@ impl Claimer {
         let claimed = jobs.len();
         // Closed while we were claiming: nobody should have to wait for the lease to run out.
         let rejected: Vec<_> = jobs.into_iter().filter_map(|job| self.hand_off.send(job).err()).map(|job| *job).collect();
-        give_back(&self.db, &rejected).await?;
+        hand_back(&self.db, &rejected).await?;
         let is_more_due = look == Look::Everywhere && (is_full || began_in_the_middle) && rejected.is_empty();
         Ok(Progress { claimed: claimed - rejected.len(), is_more_due, tokens_in: left.tokens_in })
     }
@@ -261,7 +261,7 @@ impl Claimed {
 }
 
 /// Lets go of jobs that were leased and not sent: they are due at once, for whoever claims them.
-pub(crate) async fn give_back(db: &Db, jobs: &[Job]) -> Result<()> {
+pub(crate) async fn hand_back(db: &Db, jobs: &[Job]) -> Result<()> {
     if jobs.is_empty() {
         return Ok(());
     }

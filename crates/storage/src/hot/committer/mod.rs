@@ -241,7 +241,7 @@ impl Completer {
     }
 
     /// Hands a job back unsent: it is due at once, for whoever claims it.
-    pub fn release(&self, job: Job) {
+    pub fn hand_back(&self, job: Job) {
         self.send(job, None);
     }
 

@@ -260,7 +260,7 @@ async fn overflow_waits_in_the_queue_and_is_claimed_when_slots_are_free() {
     assert_eq!(claimer.run_once().await.expect("claimed").claimed, 2);
     hand_off.close();
     while let Some(job) = jobs.recv().await {
-        committer.completer.release(job);
+        committer.completer.hand_back(job);
     }
     committer.stop().await;
     assert_eq!(stage.count("queue where lease is null").await, 2);

@@ -251,9 +251,9 @@ impl Writer {
     /// Tells every publisher what became of its message, and hands over what is to be sent now.
     fn settle(&mut self, batch: Batch, decided: &[Decided], late: &[usize]) {
         count_results(&self.db, &batch, late);
-        let is_release = batch.finished.iter().any(|finish| finish.report.is_none());
+        let is_handed_back = batch.finished.iter().any(|finish| finish.report.is_none());
         let (lease, lease_ends) = (batch.lease, batch.lease_ends);
-        let mut is_due = is_release;
+        let mut is_due = is_handed_back;
         for ((pending, owed), decided) in batch.new.into_iter().zip(decided) {
             let reference = decided.reference.map(MessageId::from);
             match (decided.verdict, reference) {
@@ -307,8 +307,8 @@ impl Writer {
             // Closed since the slot was taken.
             let db = self.db.clone();
             tokio::spawn(async move {
-                if let Err(error) = queue::give_back(&db, &[*job]).await {
-                    tracing::warn!(?error, "a job could not be given back: it waits until its lease has run out");
+                if let Err(error) = queue::hand_back(&db, &[*job]).await {
+                    tracing::warn!(?error, "a job could not be handed back: it waits until its lease has run out");
                 }
             });
         }

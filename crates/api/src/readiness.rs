@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
     (status = 503, description = "The database does not answer", body = ErrorBody),
 ))]
 pub(crate) async fn ready(State(db): State<Db>) -> Response {
-    let answer = if db.is_healthy(PATIENCE).await { StatusCode::NO_CONTENT.into_response() } else { ApiError::Unavailable.into_response() };
+    let answer = if db.is_ready(PATIENCE).await { StatusCode::NO_CONTENT.into_response() } else { ApiError::Unavailable.into_response() };
     ([(header::SERVER, SERVER_NAME)], answer).into_response()
 }
 
