@@ -1,7 +1,8 @@
-//! Typed ids: a UUIDv7 inside, a sortable `prefix_` + 27 base62 characters outside.
+//! Typed ids: a UUIDv7 inside, a sortable `prefix_` + 27 base62 characters outside, or a ULID.
 //!
 //! The public form holds 160 bits, big-endian: the seconds since 1400000000 (the KSUID epoch) as a `u32`, then the 128-bit
 //! id. So it matches the SDK contract's pattern `^msg_[A-Za-z0-9]{27}$` and sorts by time, as KSUIDs do.
+//! The other public form is the 128 bits as a ULID (<https://github.com/ulid/spec>): both begin with the same milliseconds.
 
 use std::fmt;
 
@@ -13,6 +14,10 @@ use uuid::Uuid;
 const KSUID_EPOCH: u64 = 1_400_000_000;
 /// Base62 digits in ASCII order, so that the text sorts as the number does.
 const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// The digits of Crockford's base32, which a ULID is written with; in ASCII order too.
+const ULID_DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// Characters that 128 bits need in base 32.
+const ULID_LENGTH: usize = 26;
 /// Characters that 160 bits need in base 62.
 const LENGTH: usize = 27;
 
@@ -40,6 +45,25 @@ pub trait Id: Copy + From<Uuid> + Into<Uuid> {
     fn parse(text: &str) -> Result<Self, UnknownId> {
         let digits = text.strip_prefix(Self::PREFIX).and_then(|rest| rest.strip_prefix('_')).ok_or(UnknownId)?;
         decode(digits).map(Self::from)
+    }
+
+    /// The id as a ULID: 26 characters, capital letters, without a prefix.
+    fn ulid(self) -> String {
+        let uuid: Uuid = self.into();
+        let id = uuid.as_u128();
+        let digit = |place: usize| char::from(ULID_DIGITS[usize::try_from(id >> (5 * place) & 31).unwrap_or(0)]);
+        (0..ULID_LENGTH).rev().map(digit).collect()
+    }
+
+    /// Reads a ULID back; anything that [`Id::ulid`] could not have written is unknown, small letters included.
+    fn parse_ulid(text: &str) -> Result<Self, UnknownId> {
+        // Of the 130 bits that 26 digits hold, the first two are never used.
+        if text.len() != ULID_LENGTH || text.as_bytes()[0] > b'7' {
+            return Err(UnknownId);
+        }
+        let digits = text.bytes().map(|digit| ULID_DIGITS.binary_search(&digit).map_err(|_| UnknownId));
+        let uuid = Uuid::from_u128(digits.into_iter().try_fold(0, |id, digit| Ok(id << 5 | digit? as u128))?);
+        if uuid.get_version_num() == 7 { Ok(Self::from(uuid)) } else { Err(UnknownId) }
     }
 
     /// Whether `text` claims to be an id of this kind, known or not.
@@ -173,7 +197,53 @@ fn decode(digits: &str) -> Result<Uuid, UnknownId> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Any UUID of version 7, in the variant of RFC 9562.
+    fn any_id() -> impl Strategy<Value = MessageId> {
+        any::<u128>().prop_map(|bits| MessageId(Uuid::from_u128(bits & !(0xF << 76) & !(0b11 << 62) | 7 << 76 | 0b10 << 62)))
+    }
+
+    proptest! {
+        #[test]
+        fn both_public_forms_read_back_and_keep_the_order(one in any_id(), two in any_id()) {
+            prop_assert_eq!(MessageId::parse_ulid(&one.ulid()), Ok(one));
+            prop_assert_eq!(one.ulid().cmp(&two.ulid()), one.cmp(&two));
+            prop_assert_eq!(MessageId::parse(&one.public()), Ok(one));
+        }
+
+        #[test]
+        fn whatever_is_read_as_a_ulid_is_written_so(text in "[0-7][0-9A-HJKMNP-TV-Z]{9}[EF][0-9A-HJKMNP-TV-Z]{15}|[0-9A-Z]{10}[EF][0-9A-Zo]{15}|[0-9A-Za-z]{0,27}") {
+            if let Ok(id) = MessageId::parse_ulid(&text) {
+                prop_assert_eq!(id.ulid(), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_ulid_has_the_digits_of_its_specification() {
+        // Computed with Python from the digits of the specification.
+        let id = MessageId(Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001));
+        assert_eq!(id.ulid(), "01J0000000E008000000000001");
+        let last = MessageId(Uuid::from_u128(0xFFFF_FFFF_FFFF_7FFF_BFFF_FFFF_FFFF_FFFF));
+        assert_eq!(last.ulid(), "7ZZZZZZZZZFZZVZZZZZZZZZZZZ");
+        let text = last.ulid();
+        let foreign = [
+            "",
+            "0",
+            &text[1..],
+            &format!("{text}0"),
+            &text.to_lowercase(),
+            &text.replacen('7', "8", 1),
+            &text.replacen('Z', "U", 1),
+            &text.replacen('Z', "é", 1),
+        ];
+        for text in foreign.into_iter().chain(["01ARZ3NDEKTSV4RRFFQ69G5FAV", "00000000000000000000000000"]) {
+            assert_eq!(MessageId::parse_ulid(text), Err(UnknownId), "{text}");
+        }
+    }
 
     #[test]
     fn the_public_form_reads_back_and_sorts_by_time() {

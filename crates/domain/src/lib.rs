@@ -4,15 +4,17 @@
 //! [`id`] what things are called · [`caller`] who asks, and what they may · [`application`] one customer of a tenant ·
 //! [`endpoint`] a URL with filters and limits · [`event_type`] what can happen · [`message`] what was published ·
 //! [`filter`] who gets it · [`content_filter`] who wants what is in it · [`delivery`] what is owed and what became of it ·
-//! [`retry`] when to try again · [`health`] when to hold back · [`signing`] how a receiver knows that it was us ·
-//! [`egress_policy`] whom we may call · [`url_policy`] which URLs an endpoint may have · [`source`] requests that others send to us ·
-//! [`mac`] what those are signed with · [`idempotency`] one request, one effect.
+//! [`retry`] when to try again · [`retry_strategy`] that in a line · [`health`] when to hold back · [`signing`] how a receiver
+//! knows that it was us · [`convoy_signature`] how one of Convoy does · [`egress_policy`] whom we may call · [`url_policy`] which URLs
+//! an endpoint may have · [`source`] requests that others send to us · [`mac`] keyed hashes as others write them ·
+//! [`idempotency`] one request, one effect.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
 pub mod application;
 pub mod caller;
 pub mod content_filter;
+pub mod convoy_signature;
 pub mod delivery;
 pub mod egress_policy;
 pub mod endpoint;
@@ -24,6 +26,7 @@ pub mod idempotency;
 pub mod mac;
 pub mod message;
 pub mod retry;
+pub mod retry_strategy;
 pub mod signing;
 pub mod source;
 pub mod url_policy;

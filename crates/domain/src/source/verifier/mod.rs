@@ -20,7 +20,7 @@ pub use self::{
     stamped::standard_secret,
 };
 use super::{Incoming, forward::Credentials};
-use crate::mac::SharedSecret;
+use crate::{convoy_signature::Version, mac::SharedSecret};
 
 /// How far the time in a signature may be from ours, if nobody says otherwise: what Stripe, Slack and Standard Webhooks recommend.
 pub const TOLERANCE: Duration = Duration::from_mins(5);
@@ -43,6 +43,8 @@ pub enum Verifier {
     ApiKey(ApiKeyPlace, SharedSecret),
     /// As Stripe signs: `Stripe-Signature: t=…,v1=…`.
     Stripe(SharedSecret, Duration),
+    /// As Convoy signs, and we do for it: `X-Convoy-Signature: t=…,v1=…`. Its signatures without a time are those of [`Verifier::Body`].
+    Convoy(Version, SharedSecret, Duration),
     /// As Slack signs: `X-Slack-Signature: v0=…` beside `X-Slack-Request-Timestamp`.
     Slack(SharedSecret, Duration),
     /// As Standard Webhooks says: `webhook-id`, `webhook-timestamp` and `webhook-signature`, or the same with `svix-`. The secret is of
@@ -88,6 +90,7 @@ impl Verifier {
             Self::Basic { user, password } => credential::basic(user, password, request),
             Self::ApiKey(place, key) => credential::api_key(place, key, request),
             Self::Stripe(secret, tolerance) => stamped::stripe(secret, *tolerance, request, now),
+            Self::Convoy(version, secret, tolerance) => stamped::convoy(*version, secret, *tolerance, request, now),
             Self::Slack(secret, tolerance) => stamped::slack(secret, *tolerance, request, now),
             Self::Standard(secret, tolerance) => stamped::standard(secret, *tolerance, request, now),
         }

@@ -6,20 +6,59 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 
 use super::{Incoming, Refusal, malformed, one_header};
-use crate::mac::{Encoding, Hash, SharedSecret};
+use crate::{
+    convoy_signature::Version,
+    mac::{Encoding, Hash, SharedSecret},
+};
 
-/// Stripe (<https://docs.stripe.com/webhooks/signature>, "Verify webhook signatures manually"): `t=` and seconds, one `v1=` for each live secret; other schemes are
-/// passed over. Signed is `{t}.{body}`.
+/// Stripe (<https://docs.stripe.com/webhooks/signature>, "Verify webhook signatures manually"). Signed is `{t}.{body}`; schemes other than `v1` are
+/// passed over.
 pub(super) fn stripe(secret: &SharedSecret, tolerance: Duration, request: &Incoming<'_>, now: DateTime<Utc>) -> Result<(), Refusal> {
-    const NAME: &str = "stripe-signature";
-    let expected = "of the form t=1700000000,v1=… with hexadecimal digits";
-    let value = one_header(request, NAME)?;
-    let pairs = || value.split(',').filter_map(|pair| pair.trim_ascii().split_once('='));
-    let stamp = pairs().find(|(name, _)| *name == "t").ok_or_else(|| malformed(NAME, expected))?.1;
-    let macs: Vec<_> = pairs().filter(|(name, _)| *name == "v1").filter_map(|(_, text)| Encoding::Hex.decode(text)).collect();
-    let seconds = seconds(stamp).filter(|_| !macs.is_empty()).ok_or_else(|| malformed(NAME, expected))?;
-    one_fits(secret, &[stamp.as_bytes(), b".", request.body], &macs, NAME)?;
-    in_time(NAME, seconds, tolerance, now)
+    let list = List { header: "stripe-signature", separator: b".", is_ours: |name| name == "v1", version: Version::default() };
+    list.verify(secret, tolerance, request, now)
+}
+
+/// Convoy's advanced signatures, as [`crate::convoy_signature::advanced`] makes them. A receiver knows one version by its hash and spelling, not by
+/// its number.
+pub(super) fn convoy(
+    version: Version,
+    secret: &SharedSecret,
+    tolerance: Duration,
+    request: &Incoming<'_>,
+    now: DateTime<Utc>,
+) -> Result<(), Refusal> {
+    let is_numbered = |name: &str| name.strip_prefix('v').is_some_and(|number| number.parse::<u8>().is_ok());
+    let list = List { header: "x-convoy-signature", separator: b",", is_ours: is_numbered, version };
+    list.verify(secret, tolerance, request, now)
+}
+
+/// A header of `t=` and seconds, and one entry for each version and live secret, in any order.
+struct List {
+    header: &'static str,
+    /// What stands between the time and the body in what is signed.
+    separator: &'static [u8],
+    /// Whether an entry of this name is a signature that we understand.
+    is_ours: fn(&str) -> bool,
+    version: Version,
+}
+
+impl List {
+    fn verify(&self, secret: &SharedSecret, tolerance: Duration, request: &Incoming<'_>, now: DateTime<Utc>) -> Result<(), Refusal> {
+        let expected = "of the form t=1700000000,v1=… with the seconds since 1970 and at least one signature";
+        let malformed = || malformed(self.header, expected);
+        let value = one_header(request, self.header)?;
+        let pairs = || value.split(',').filter_map(|pair| pair.trim_ascii().split_once('='));
+        let stamp = pairs().find(|(name, _)| *name == "t").ok_or_else(malformed)?.1;
+        let seconds = seconds(stamp).ok_or_else(malformed)?;
+        let texts = pairs().filter(|(name, _)| (self.is_ours)(name)).map(|(_, text)| text);
+        let macs: Vec<_> = texts.filter_map(|text| self.version.encoding.decode(text)).collect();
+        if macs.is_empty() {
+            return Err(malformed());
+        }
+        let parts = [stamp.as_bytes(), self.separator, request.body];
+        one_fits(self.version.hash, secret, &parts, &macs, self.header)?;
+        in_time(self.header, seconds, tolerance, now)
+    }
 }
 
 /// Slack (<https://docs.slack.dev/authentication/verifying-requests-from-slack>). Signed is `v0:{timestamp}:{body}`.
@@ -30,7 +69,7 @@ pub(super) fn slack(secret: &SharedSecret, tolerance: Duration, request: &Incomi
     let mac = value.strip_prefix("v0=").and_then(|text| Encoding::Hex.decode(text));
     let mac = mac.ok_or_else(|| malformed(NAME, "`v0=` and hexadecimal digits"))?;
     let seconds = seconds(stamp).ok_or_else(|| malformed(STAMP, SECONDS))?;
-    one_fits(secret, &[b"v0:", stamp.as_bytes(), b":", request.body], &[mac], NAME)?;
+    one_fits(Hash::Sha256, secret, &[b"v0:", stamp.as_bytes(), b":", request.body], &[mac], NAME)?;
     in_time(STAMP, seconds, tolerance, now)
 }
 
@@ -47,7 +86,7 @@ pub(super) fn standard(secret: &SharedSecret, tolerance: Duration, request: &Inc
         return Err(malformed(name, "`v1,` and base64, or several of them with spaces between"));
     }
     let seconds = seconds(stamp).ok_or_else(|| malformed(stamp_name, SECONDS))?;
-    one_fits(secret, &[id.as_bytes(), b".", stamp.as_bytes(), b".", request.body], &macs, name)?;
+    one_fits(Hash::Sha256, secret, &[id.as_bytes(), b".", stamp.as_bytes(), b".", request.body], &macs, name)?;
     in_time(stamp_name, seconds, tolerance, now)
 }
 
@@ -64,10 +103,10 @@ fn seconds(stamp: &str) -> Option<i64> {
     stamp.bytes().all(|byte| byte.is_ascii_digit()).then(|| stamp.parse().ok())?
 }
 
-fn one_fits(secret: &SharedSecret, parts: &[&[u8]], macs: &[Vec<u8>], name: &str) -> Result<(), Refusal> {
+fn one_fits(hash: Hash, secret: &SharedSecret, parts: &[&[u8]], macs: &[Vec<u8>], name: &str) -> Result<(), Refusal> {
     // A sender has a handful of live secrets: more signatures than that are an attempt to keep us busy.
     const MAX_SIGNATURES: usize = 16;
-    let fits = macs.iter().take(MAX_SIGNATURES).any(|mac| Hash::Sha256.verifies(secret, parts, mac));
+    let fits = macs.iter().take(MAX_SIGNATURES).any(|mac| hash.verifies(secret, parts, mac));
     if fits { Ok(()) } else { Err(Refusal::Mismatch(name.to_owned())) }
 }
 
