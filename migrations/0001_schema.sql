@@ -177,13 +177,16 @@ create table application (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   deleted_at timestamptz,
+  is_own boolean not null generated always as (coalesce(uid = '!own', false)) stored,
   constraint throttle_rate_is_positive check (throttle_rate > 0),
   constraint metadata_is_an_object check (jsonb_typeof(metadata) = 'object')
 );
+comment on column application.is_own is 'the hidden one of its tenant: its endpoints hear of the tenant''s own events. Its uid is no name that anybody could give or call';
 comment on column application.version is 'changes with everything that decides who is sent what: a cache that has this version is true';
 create unique index application_uid on application (tenant_id, uid) where deleted_at is null;
 create index application_deleted_uid on application (tenant_id, uid, id) where deleted_at is not null;
 create index application_list on application (tenant_id, id) where deleted_at is null;
+create index application_own on application (tenant_id) where is_own and deleted_at is null;
 
 create table endpoint (
   id uuid primary key,
@@ -378,6 +381,32 @@ comment on column attempt.is_resent is 'the kept connection had been closed, so 
 create index attempt_of_message on attempt (message_id, id);
 create index attempt_of_endpoint on attempt (endpoint_id, id);
 create index attempt_latest on attempt (endpoint_id, outcome, id) where is_latest;
+
+-- ── What tenants hear of their own things ────────────────────────────────────────────────────────────────────────────────
+
+-- The outbox: each row is written in the transaction of what it tells of, and goes when it has been published to the endpoints of the
+-- tenant's hidden application. Tenants without such endpoints have none.
+create table own_event (
+  tenant_id uuid not null,
+  id uuid not null,
+  created_at timestamptz not null default now(),
+  due_at timestamptz not null default now(),
+  kind smallint not null,
+  facts jsonb not null,
+  primary key (tenant_id, id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on column own_event.id is 'the event id of the message that comes of it: published twice, it is still one message';
+comment on column own_event.due_at is 'later than created_at: it could not be published, and is tried again then';
+comment on column own_event.kind is 'crates/domain/src/own_event.rs';
+
+-- One row: which process empties the outbox. Two that do it at once do no harm, but each other's work.
+create table own_event_turn (
+  is_only boolean primary key default true,
+  holder uuid not null,
+  ends_at timestamptz not null,
+  constraint there_is_only_one check (is_only)
+);
+insert into own_event_turn (holder, ends_at) values ('00000000-0000-0000-0000-000000000000', '-infinity');
 
 -- ── Partitions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -42,6 +42,8 @@ mod openapi;
 mod outage;
 /// More than can be written, and what cannot be written.
 mod overload;
+/// A tenant hears what happens to its own endpoints and messages.
+mod own_events;
 /// The files that somebody deploys with.
 mod packaging;
 /// What a page of a list costs, however long the list is.

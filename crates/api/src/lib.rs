@@ -39,6 +39,7 @@ pub use caller::{mint_application_token, mint_token};
 pub use context::{Config, ListenerConfig};
 pub use readiness::SERVER_NAME;
 pub use routes::openapi_yaml;
+pub use svix::own_event::put_into_words as own_event;
 pub use transport::listener::SPARE as SPARE_CONNECTIONS;
 
 use bodies::Bodies;

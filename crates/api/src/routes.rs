@@ -14,7 +14,7 @@ use crate::{
 /// Every operation that asks for a token, with what the caller must be allowed.
 pub(crate) fn table() -> Table {
     use crate::svix::{
-        application, attempt, endpoint, endpoint_headers, endpoint_health, endpoint_secret, event_type, idempotency, message,
+        application, attempt, endpoint, endpoint_headers, endpoint_health, endpoint_secret, event_type, idempotency, message, own_endpoint,
     };
 
     Table::new(&Svix)
@@ -54,6 +54,15 @@ pub(crate) fn table() -> Table {
         .allow(May::ReadIdempotency, operation!(idempotency::get_policy))
         .allow(May::WriteIdempotency, operation!(idempotency::update_policy))
         .allow(May::ReadIdempotency, operation!(idempotency::list_records))
+        .allow(May::ReadOwnEndpoint, operation!(own_endpoint::list))
+        .allow(May::WriteOwnEndpoint, operation!(own_endpoint::create))
+        .allow(May::ReadOwnEndpoint, operation!(own_endpoint::get))
+        .allow(May::WriteOwnEndpoint, operation!(own_endpoint::upsert))
+        .allow(May::WriteOwnEndpoint, operation!(own_endpoint::delete))
+        .allow(May::ReadOwnEndpoint, operation!(own_endpoint::get_headers))
+        .allow(May::WriteOwnEndpoint, operation!(own_endpoint::update_headers))
+        .allow(May::OwnEndpointSecret, operation!(own_endpoint::get_secret))
+        .allow(May::OwnEndpointSecret, operation!(own_endpoint::rotate_secret))
 }
 
 /// What anybody may ask, and a process without an API answers too.

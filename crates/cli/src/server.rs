@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use domain::{egress_policy::EgressPolicy, url_policy::UrlPolicy};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use storage::{Ahead, Db, SchemaState, committer, committer::Committer, hand_off, main_secret, workers};
+use storage::{Ahead, Db, SchemaState, committer, committer::Committer, hand_off, main_secret, outbox::Outbox, workers};
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -63,7 +63,8 @@ pub async fn start(config: &Config, roles: Roles) -> Result<Running> {
     } else {
         let (hand_off, jobs) = hand_off::channel(worker::limits());
         let committer = committer::start(&db, committer::Options { lease, hand_off: Some(hand_off.clone()) });
-        let worker = worker::start(config.worker.clone(), db.clone(), committer.completer.clone(), hand_off, jobs);
+        let outbox = Outbox::new(&db, committer.publisher.clone(), api::own_event);
+        let worker = worker::start(config.worker.clone(), db.clone(), committer.completer.clone(), hand_off, jobs, outbox);
         (committer, Some(worker))
     };
     let address = listener.local_addr().context("cannot learn the listen address")?;

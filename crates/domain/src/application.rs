@@ -11,6 +11,9 @@ use crate::id::{ApplicationId, Id, TenantId};
 pub const MAX_NAME: usize = 256;
 /// The largest metadata, in bytes of compact JSON.
 pub const MAX_METADATA: usize = 4096;
+/// The uid of the application whose endpoints hear of the tenant's own events. No name of a tenant's has such a character, so nobody
+/// can call it, and nobody can take the name.
+pub const OWN: &str = "!own";
 
 /// One customer of a tenant; the owner of endpoints and messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,13 @@ pub struct Application {
     pub created_at: DateTime<Utc>,
     /// When it was last written.
     pub updated_at: DateTime<Utc>,
+}
+
+impl Application {
+    /// Whether it is the hidden one, whose endpoints hear of the tenant's own events.
+    pub fn is_own(&self) -> bool {
+        self.uid.as_ref().is_some_and(|uid| uid.as_str() == OWN)
+    }
 }
 
 /// Why a text is not a name.
@@ -120,6 +130,7 @@ mod tests {
         assert_eq!(Uid::parse::<ApplicationId>(&"x".repeat(257)), Err(InvalidName::Length));
         assert_eq!(Uid::parse::<ApplicationId>("a b"), Err(InvalidName::Character));
         assert_eq!(Uid::parse::<ApplicationId>("app_1"), Err(InvalidName::LooksLikeAnId));
+        assert_eq!(Uid::parse::<ApplicationId>(OWN), Err(InvalidName::Character), "nobody can call the hidden one");
     }
 
     #[test]

@@ -59,6 +59,12 @@ permissions! {
     ReadIdempotency = "idempotency:read",
     /// Change how they are treated.
     WriteIdempotency = "idempotency:write",
+    /// See the endpoints that hear of the tenant's own events, and their custom headers.
+    ReadOwnEndpoint = "operational-webhook:read",
+    /// Make, change and remove them.
+    WriteOwnEndpoint = "operational-webhook:write",
+    /// See and replace their secrets.
+    OwnEndpointSecret = "operational-webhook-secret:write",
 }
 
 impl Permission {
@@ -183,9 +189,14 @@ mod tests {
         let caller = Caller::new(TenantId(Uuid::now_v7()), Kind::Application(id));
         assert_eq!(caller.application(), Some(id));
         assert!(caller.permissions.contain(Permission::WriteEndpoint));
-        for denied in
-            [Permission::Publish, Permission::Expunge, Permission::Release, Permission::ListApplications, Permission::WriteApplication]
-        {
+        for denied in [
+            Permission::Publish,
+            Permission::Expunge,
+            Permission::Release,
+            Permission::ListApplications,
+            Permission::WriteApplication,
+            Permission::ReadOwnEndpoint,
+        ] {
             assert!(!caller.permissions.contain(denied), "{denied:?}");
         }
     }

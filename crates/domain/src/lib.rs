@@ -7,7 +7,7 @@
 //! [`retry`] when to try again · [`retry_strategy`] that in a line · [`health`] when to hold back · [`signing`] how a receiver
 //! knows that it was us · [`convoy_signature`] how one of Convoy does · [`egress_policy`] whom we may call · [`url_policy`] which URLs
 //! an endpoint may have · [`source`] requests that others send to us · [`mac`] keyed hashes as others write them ·
-//! [`idempotency`] one request, one effect.
+//! [`own_event`] what a tenant hears of its own things · [`idempotency`] one request, one effect.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
@@ -25,6 +25,7 @@ pub mod id;
 pub mod idempotency;
 pub mod mac;
 pub mod message;
+pub mod own_event;
 pub mod retry;
 pub mod retry_strategy;
 pub mod signing;

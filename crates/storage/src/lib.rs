@@ -21,9 +21,9 @@ pub use ground::{
     schema::{Ahead, Migrated, SchemaState},
     wakeups,
 };
-pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, queue, tenants};
-pub use records::{ahead, applications, attempts, bench, endpoints, event_types, messages, policies, reseal, workers};
+pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, outbox, queue, tenants};
+pub use records::{ahead, applications, attempts, bench, endpoints, event_types, messages, own_endpoints, policies, reseal, workers};
 
 use ground::{clock, connect, connection, deadline, error, functions, hosts, locks, opener, pool, schema, sealed, session, trim};
-use hot::{cancel, flights, gates, known_tenants, progress, put_off, replays, report, subscribers, switched_off};
-use records::{answer, claim, effect, endpoint_health, outcomes, published, reference, resends, sealed_parts};
+use hot::{cancel, flights, gates, known_tenants, listeners, progress, put_off, replays, report, subscribers, switched_off};
+use records::{answer, claim, effect, endpoint_health, outcomes, own_events, published, reference, resends, sealed_parts};

@@ -6,7 +6,7 @@
 //! through · [`lanes`] no more than so many sends per endpoint ·
 //! [`queue`] the apalis runtime that runs one task per delivery · [`claimer`] fetches what nobody handed over: retries,
 //! overflow, the rows of dead nodes · [`health`] tells the other nodes which endpoints fail, and hears it from them ·
-//! [`upkeep`] makes and drops partitions by the hour.
+//! [`own_events`] publishes what tenants are to hear of their own things · [`upkeep`] makes and drops partitions by the hour.
 //!
 //! What a receiver did is a value and never an `Err`; an `Err` in here means that our own infrastructure failed, and then a
 //! job is handed back or tried again, never lost.
@@ -16,6 +16,7 @@ mod dispatch;
 mod egress;
 mod health;
 mod lanes;
+mod own_events;
 mod queue;
 mod request;
 mod upkeep;
@@ -30,6 +31,7 @@ use storage::{
     committer::Completer,
     hand_off::{HandOff, Jobs, Limits},
     health::Health,
+    outbox::Outbox,
 };
 use tokio::{
     sync::watch,
@@ -93,15 +95,17 @@ pub struct Worker {
     telling: JoinHandle<()>,
     looking: JoinHandle<()>,
     upkeep: JoinHandle<()>,
+    own_events: JoinHandle<()>,
 }
 
 /// Starts to claim and to send. Must be called inside a tokio runtime.
-pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jobs: Jobs) -> Worker {
+pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jobs: Jobs, outbox: Outbox) -> Worker {
     let (stopping, is_stopping) = watch::channel(false);
     let request_timeout = config.request_timeout;
     let claiming = claimer::run(db.clone(), hand_off.clone(), lease(request_timeout), is_stopping.clone());
     let terms = upkeep::Terms { retention: config.retention, lease: lease(request_timeout), longest_wait: config.schedule.longest_wait() };
     let upkeep = upkeep::run(db.clone(), terms);
+    let own_events = own_events::run(outbox, is_stopping.clone());
     let health = Arc::new(Health::new(&db, &hand_off));
     let dispatcher = Arc::new(Dispatcher::new(config, db, completer.clone(), Arc::clone(&health), is_stopping.clone()));
     Worker {
@@ -114,6 +118,7 @@ pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jo
         sending: queue::start(jobs, completer, dispatcher, is_stopping),
         health,
         upkeep: tokio::spawn(upkeep),
+        own_events: tokio::spawn(own_events),
     }
 }
 
@@ -121,7 +126,8 @@ impl Worker {
     /// Stops in two steps: nothing more is claimed or begun, and what has not begun is handed back; then what is being sent
     /// finishes. Takes at most the request timeout and three seconds.
     pub async fn stop(self) {
-        let Self { stopping, hand_off, request_timeout, mut claiming, mut sending, health, telling, looking, upkeep } = self;
+        let Self { stopping, hand_off, request_timeout, mut claiming, mut sending, health, telling, looking, upkeep, mut own_events } =
+            self;
         let begun = Instant::now();
         stopping.send_replace(true);
         upkeep.abort();
@@ -130,6 +136,9 @@ impl Worker {
             claiming.abort();
         }
         hand_off.close();
+        if timeout_at(begun + CLAIM_PATIENCE, &mut own_events).await.is_err() {
+            own_events.abort();
+        }
         if timeout_at(begun + request_timeout + STOP_PATIENCE, &mut sending).await.is_err() {
             tracing::error!("deliveries did not finish in time: they will be found by their leases and repeated");
         }

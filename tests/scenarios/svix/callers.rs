@@ -25,6 +25,7 @@ struct Furnished {
     message: String,
     attempt: String,
     receiver: Receiver,
+    own_endpoint: String,
 }
 
 impl Furnished {
@@ -34,13 +35,15 @@ impl Furnished {
         let endpoint = customer.endpoint(&receiver.url("/")).await;
         let message = customer.publish(&json!({})).await;
         let attempt = customer.attempts(&message, 1).await[0].id().to_owned();
-        Self { customer, endpoint, message, attempt, receiver }
+        let own_endpoint = json!({ "url": "https://example.com/", "disabled": true });
+        let own_endpoint = app.client.post("/api/v1/operational-webhook/endpoint", &own_endpoint).await.expect(201).text("id");
+        Self { customer, endpoint, message, attempt, receiver, own_endpoint }
     }
 
     fn path(&self, template: &str) -> String {
         template
             .replace("{app_id}", &self.customer.id)
-            .replace("{endpoint_id}", &self.endpoint)
+            .replace("{endpoint_id}", if template.contains("/operational-webhook/") { &self.own_endpoint } else { &self.endpoint })
             .replace("{msg_id}", &self.message)
             .replace("{attempt_id}", &self.attempt)
             .replace("{event_type_name}", "user.signup")

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use support::{App, Client, Customer, Receiver, contract, new_tenant, token};
 
 /// Everything that can be replaced, with all its fields set: the path that shows it and what a creation says.
-async fn stage(app: &App, receiver: &Receiver) -> (Customer, [String; 5]) {
+async fn stage(app: &App, receiver: &Receiver) -> (Customer, [String; 7]) {
     let types = json!({ "name": "a.b", "description": "d", "archived": false, "deprecated": true, "groupName": "g", "featureFlag": "f",
         "schemas": { "1": { "type": "object" } } });
     app.client.post("/api/v1/event-type", &types).await.expect(201);
@@ -17,6 +17,9 @@ async fn stage(app: &App, receiver: &Receiver) -> (Customer, [String; 5]) {
             "channels": ["c"], "throttleRate": 100, "metadata": { "k": "v" }, "headers": { "X-Plain": "p", "Authorization": "Bearer s" } }))
         .await;
     app.client.put("/api/v1/idempotency/policy", &json!({ "preset": "novu", "waitMs": 7 })).await.expect(200);
+    let own = json!({ "url": "https://example.com/", "uid": "ops", "description": "d", "eventTypes": ["endpoint.disabled"], "throttleRate": 100,
+        "metadata": { "k": "v" }, "headers": { "X-Plain": "p", "Authorization": "Bearer s" } });
+    app.client.post("/api/v1/operational-webhook/endpoint", &own).await.expect(201);
     let of_endpoint = customer.path(&format!("/endpoint/{endpoint}"));
     let paths = [
         customer.path(""),
@@ -24,6 +27,8 @@ async fn stage(app: &App, receiver: &Receiver) -> (Customer, [String; 5]) {
         format!("{of_endpoint}/headers"),
         "/api/v1/event-type/a.b".to_owned(),
         "/api/v1/idempotency/policy".to_owned(),
+        "/api/v1/operational-webhook/endpoint/ops".to_owned(),
+        "/api/v1/operational-webhook/endpoint/ops/headers".to_owned(),
     ];
     (customer, paths)
 }
@@ -76,7 +81,7 @@ async fn whatever_is_shown_can_be_put_back_and_nothing_changes() {
 async fn whatever_is_shown_can_be_created_again_elsewhere() {
     let app = App::start().await;
     let receiver = Receiver::start().await;
-    let (customer, [application, endpoint, _, event_type, _]) = stage(&app, &receiver).await;
+    let (customer, [application, endpoint, _, event_type, _, own, _]) = stage(&app, &receiver).await;
     let sent = json!({ "eventType": "a.b", "payload": { "n": 1 }, "eventId": "e", "channels": ["c"], "idempotency_key": "k" });
     let message = customer.publish_raw(&sent, None).await.expect(202).text("id");
     let message = customer.path(&format!("/msg/{message}"));
@@ -86,11 +91,13 @@ async fn whatever_is_shown_can_be_created_again_elsewhere() {
     elsewhere.post("/api/v1/app", &shown(&application).await).await.expect(201);
     elsewhere.post("/api/v1/app/acme/endpoint", &shown(&endpoint).await).await.expect(201);
     elsewhere.post("/api/v1/app/acme/msg", &shown(&message).await).await.expect(202);
+    elsewhere.post("/api/v1/operational-webhook/endpoint", &shown(&own).await).await.expect(201);
     for (path, here, member) in [
         ("/api/v1/event-type/a.b", &event_type, "schemas"),
         ("/api/v1/app/acme", &application, "metadata"),
         ("/api/v1/app/acme/endpoint/main", &endpoint, "filterTypes"),
         ("/api/v1/app/acme/msg/e", &message, "payload"),
+        ("/api/v1/operational-webhook/endpoint/ops", &own, "eventTypes"),
     ] {
         assert_eq!(elsewhere.get(path).await.expect(200).json()[member], shown(here).await[member], "{path}");
     }
@@ -147,6 +154,8 @@ async fn a_null_of_an_optional_field_is_no_field() {
     let app = App::start().await;
     let customer = app.customer().await;
     let endpoint = customer.endpoint("https://example.com/").await;
+    let own_endpoint = json!({ "url": "https://example.com/" });
+    let own_endpoint = app.client.post("/api/v1/operational-webhook/endpoint", &own_endpoint).await.expect(201).text("id");
     let message = customer.publish(&json!({})).await;
     app.client.post("/api/v1/event-type", &json!({ "name": "a", "description": "" })).await.expect(201);
     let required =
@@ -156,7 +165,8 @@ async fn a_null_of_an_optional_field_is_no_field() {
         if !matches!(method.as_str(), "POST" | "PUT") {
             continue;
         }
-        let path = template.replace("{app_id}", &customer.id).replace("{endpoint_id}", &endpoint).replace("{msg_id}", &message);
+        let of_path = if template.contains("/operational-webhook/") { &own_endpoint } else { &endpoint };
+        let path = template.replace("{app_id}", &customer.id).replace("{endpoint_id}", of_path).replace("{msg_id}", &message);
         let path = path.replace("{event_type_name}", "a");
         let fields = contract::fields(&method, &template);
         let mut body = json!({});

@@ -175,7 +175,7 @@ impl EndpointUpdate {
             event_types: Some(event_types.map(|names| names.0)),
             channels: Some(self.channels.map(|names| names.0)),
             metadata: Some(self.metadata.0),
-            feature_flags: None,
+            ..Change::default()
         })
     }
 }
@@ -194,7 +194,7 @@ impl EndpointPatch {
             event_types: event_types.map(|names| names.map(|names| names.0)),
             channels: self.channels.map(|names| names.map(|names| names.0)),
             metadata: self.metadata.map(|notes| notes.0),
-            feature_flags: None,
+            ..Change::default()
         })
     }
 }
@@ -248,7 +248,7 @@ pub(crate) async fn create(call: Call) -> ApiResult<Reply<201, EndpointOut<'stat
 }
 
 /// What may come of a change that this caller asks for. A URL to which nothing would ever be sent is refused.
-fn allowed(call: &Call, change: Change) -> ApiResult<Change> {
+pub(super) fn allowed(call: &Call, change: Change) -> ApiResult<Change> {
     let checked = change.url.as_ref().map_or(Ok(()), |url| call.context.config.urls.check(url));
     checked.map_err(|refused| ApiError::invalid(&["body", "url"], refused.to_string()))?;
     Ok(Change { feature_flags: call.feature_flags.clone(), ..change })

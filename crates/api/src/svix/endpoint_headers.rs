@@ -51,6 +51,11 @@ pub(crate) struct EndpointHeadersOut {
     operation_id = "v1.endpoint.get-headers"
 )]
 pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointHeadersOut>> {
+    show(&call).await
+}
+
+/// The headers of the endpoint in the path.
+pub(super) async fn show(call: &Call) -> ApiResult<Reply<200, EndpointHeadersOut>> {
     let headers = endpoints::headers(call.db(), &call.address()).await?;
     let (sensitive, shown): (Headers, Headers) = headers.into_iter().partition(|(name, _)| is_sensitive_header(name));
     Ok(Reply::new(&EndpointHeadersOut { headers: shown, sensitive: sensitive.into_keys().collect() }))
@@ -62,6 +67,11 @@ pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointHeadersOut>>
 #[utoipa::path(put, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/headers", tag = "Endpoint",
     operation_id = "v1.endpoint.update-headers", request_body = EndpointHeadersIn)]
 pub(crate) async fn update(call: Call) -> ApiResult<Nothing> {
+    replace(&call).await
+}
+
+/// Replaces the headers of the endpoint in the path.
+pub(super) async fn replace(call: &Call) -> ApiResult<Nothing> {
     let effect = call.json::<EndpointHeadersIn>().map(|body| SetHeaders {
         address: call.address(),
         headers: body.headers.0.into_iter().map(|(name, value)| (name, Some(value))).collect(),

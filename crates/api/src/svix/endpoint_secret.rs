@@ -39,6 +39,11 @@ pub(crate) struct EndpointSecretOut {
 /// Get Endpoint Secret
 #[utoipa::path(get, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret", tag = "Endpoint", operation_id = "v1.endpoint.get-secret")]
 pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointSecretOut>> {
+    show(&call).await
+}
+
+/// The secret of the endpoint in the path.
+pub(super) async fn show(call: &Call) -> ApiResult<Reply<200, EndpointSecretOut>> {
     let secret = endpoints::secret(call.db(), &call.address()).await?;
     Ok(Reply::new(&EndpointSecretOut { key: secret.verifier() }))
 }
@@ -49,13 +54,16 @@ pub(crate) async fn get(call: Call) -> ApiResult<Reply<200, EndpointSecretOut>> 
 #[utoipa::path(post, path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/secret/rotate", tag = "Endpoint",
     operation_id = "v1.endpoint.rotate-secret", request_body = EndpointSecretRotateIn)]
 pub(crate) async fn rotate(call: Call) -> ApiResult<Reply<200, EndpointSecretOut>> {
-    let effect = call.json::<EndpointSecretRotateIn>().and_then(|body| {
-        let grace = body.grace_period_seconds.unwrap_or(DEFAULT_GRACE);
-        if grace > MAX_GRACE {
-            return Err(ApiError::invalid(&["body", "gracePeriodSeconds"], format!("must be at most {MAX_GRACE}")));
-        }
-        let grace = Duration::from_secs(grace.into());
-        Ok(RotateSecret { address: call.address(), secret: body.key.map(|key| key.0), grace })
-    });
-    call.write(effect, |secret| Reply::new(&EndpointSecretOut { key: secret.verifier() })).await
+    call.write(read_rotate(&call), |secret| Reply::new(&EndpointSecretOut { key: secret.verifier() })).await
+}
+
+/// The rotation that is asked for.
+pub(super) fn read_rotate(call: &Call) -> ApiResult<RotateSecret> {
+    let body = call.json::<EndpointSecretRotateIn>()?;
+    let grace = body.grace_period_seconds.unwrap_or(DEFAULT_GRACE);
+    if grace > MAX_GRACE {
+        return Err(ApiError::invalid(&["body", "gracePeriodSeconds"], format!("must be at most {MAX_GRACE}")));
+    }
+    let grace = Duration::from_secs(grace.into());
+    Ok(RotateSecret { address: call.address(), secret: body.key.map(|key| key.0), grace })
 }

@@ -23,6 +23,7 @@ use utoipa::{
     },
 };
 
+use super::own_event::NAMES;
 use crate::error::{ApiError, ApiResult};
 
 /// The names that stand in paths: uids, event ids, event type names. All but `.` and `..`, which URLs resolve away.
@@ -116,6 +117,12 @@ text_field!(
     EventTypeName(String), |text| told(check_name(text).map(|()| text.to_owned())), name(MAX_NAME, "user.signup")
 );
 text_field!(
+    /// What happens to the tenant's own endpoints and messages.
+    OwnEventType(String),
+    |text| if NAMES.contains(&text) { Ok(text.to_owned()) } else { Err(format!("must be one of {}", NAMES.join(", "))) },
+    text().enum_values(Some(NAMES)).examples([json!("endpoint.disabled")])
+);
+text_field!(
     /// A plain name.
     Label(String), |text| told(check_text(text).map(|()| text.to_owned())), label(MAX_NAME, "cool-new-feature")
 );
@@ -207,6 +214,11 @@ const MAX_EVENT_TYPES: usize = 1000;
 list_field!(
     /// The event types that an endpoint wants. They must exist.
     EventTypeNames, EventTypeName, MAX_EVENT_TYPES
+);
+
+list_field!(
+    /// The event types that an operational webhook endpoint wants.
+    OwnEventTypes, OwnEventType, NAMES.len()
 );
 
 /// The tenant's notes on a thing: text to text, at most 4096 bytes of JSON. Null is none.

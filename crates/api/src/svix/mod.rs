@@ -23,6 +23,8 @@ mod header_fields;
 pub(crate) mod idempotency;
 pub(crate) mod message;
 pub(crate) mod not_yet;
+pub(crate) mod own_endpoint;
+pub(crate) mod own_event;
 mod page;
 #[cfg(test)]
 mod patterns;

@@ -3,7 +3,7 @@
 use axum::http::Method;
 
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
-pub(crate) const OPERATIONS: [(&str, &str); 62] = [
+pub(crate) const OPERATIONS: [(&str, &str); 57] = [
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/msg", "GET"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/recover", "POST"),
@@ -37,11 +37,6 @@ pub(crate) const OPERATIONS: [(&str, &str); 62] = [
     ("/api/v1/environment/export", "POST"),
     ("/api/v1/environment/import", "POST"),
     ("/api/v1/event-type/import/openapi", "POST"),
-    ("/api/v1/operational-webhook/endpoint", "GET POST"),
-    ("/api/v1/operational-webhook/endpoint/{endpoint_id}", "GET PUT DELETE"),
-    ("/api/v1/operational-webhook/endpoint/{endpoint_id}/headers", "GET PUT"),
-    ("/api/v1/operational-webhook/endpoint/{endpoint_id}/secret", "GET"),
-    ("/api/v1/operational-webhook/endpoint/{endpoint_id}/secret/rotate", "POST"),
     ("/api/v1/stats/usage/app", "POST"),
     ("/api/v1/stats/usage/event-types", "PUT"),
     ("/api/v1/stream", "GET POST"),

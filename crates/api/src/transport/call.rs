@@ -151,9 +151,14 @@ impl Call {
         self.dialect.id(kind, text).map_or_else(|| Reference::Uid(text.to_owned()), |id| Reference::Id(id.into()))
     }
 
-    /// The application in the path; of a caller that is kept to one, that one, whatever its name stands for by now.
+    /// The application in the path; of a caller that is kept to one, that one, whatever its name stands for by now. What is asked of no
+    /// application is about the tenant's hidden one.
     pub(crate) fn application(&self) -> Reference<ApplicationId> {
-        self.caller.application().map_or_else(|| self.reference(Kind::Application), Reference::Id)
+        match (self.caller.application(), self.named(Kind::Application)) {
+            (Some(own), _) => Reference::Id(own),
+            (None, Some(_)) => self.reference(Kind::Application),
+            (None, None) => Reference::own(),
+        }
     }
 
     /// The endpoint in the path.

@@ -40,6 +40,8 @@ pub struct Database {
     due: Arc<Notify>,
     /// Something is due: wakes the task that tells the other nodes.
     due_elsewhere: Notify,
+    /// Something was noted for a tenant, or somebody else wants to hear: wakes whoever empties the outbox.
+    own_events: Notify,
     /// Another server seals with a main secret that this one does not have.
     is_strange: AtomicBool,
     /// How far back saved outcomes are looked for, in seconds.
@@ -66,6 +68,7 @@ impl Database {
             sealer: Sealer::new(&config.main_secret, config.previous_main_secret.as_deref()),
             due: Arc::default(),
             due_elsewhere: Notify::new(),
+            own_events: Notify::new(),
             is_strange: AtomicBool::new(false),
             key_horizon: AtomicU64::new(MAX_TTL.as_secs()),
             policy: config.policy,
@@ -159,6 +162,11 @@ impl Database {
     /// Notified when something is due, for the task that tells the other nodes.
     pub(crate) fn due_elsewhere(&self) -> &Notify {
         &self.due_elsewhere
+    }
+
+    /// Notified when something was noted for a tenant, or somebody else wants to hear.
+    pub(crate) fn own_events(&self) -> &Notify {
+        &self.own_events
     }
 
     /// Whether another server seals with a main secret that this one does not have.

@@ -25,6 +25,8 @@ use crate::{
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// How long it may take to listen.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+/// How the channel of the outbox begins.
+const OWN_EVENTS: &str = "posthaste_own_";
 /// How long to wait before listening again after the connection was lost.
 const BACK_OFF: Duration = Duration::from_millis(500);
 /// How long it may be quiet before we ask whether the connection is still there.
@@ -58,9 +60,12 @@ impl Wakeups {
         loop {
             if let Some((listener, _)) = &mut self.listener {
                 match timeout(QUIET.saturating_sub(self.heard.elapsed()), listener.try_recv()).await {
-                    Ok(Ok(Some(_))) => {
+                    Ok(Ok(Some(news))) => {
                         self.heard = Instant::now();
-                        return;
+                        if !news.channel().starts_with(OWN_EVENTS) {
+                            return;
+                        }
+                        self.db.own_events().notify_one();
                     }
                     Ok(_) => {}
                     Err(_) => {
@@ -74,6 +79,7 @@ impl Wakeups {
                 }
                 // The connection was lost, and notifications with it: look at once.
                 self.listener = None;
+                self.db.own_events().notify_one();
                 return;
             }
             match Box::pin(listen(&self.db)).await {
@@ -84,21 +90,25 @@ impl Wakeups {
     }
 }
 
-/// The channel of this schema's queue: another schema of the database may hold other tenants.
-async fn channel(session: &mut PgConnection) -> Result<String, sqlx::Error> {
-    sqlx::query_scalar!(r#"select 'posthaste_due_' || 'queue'::regclass::oid as "channel!""#).fetch_one(session).await
+/// The channels of this schema's queue and outbox: another schema of the database may hold other tenants.
+async fn channels(session: &mut PgConnection) -> Result<[String; 2], sqlx::Error> {
+    let names = sqlx::query!(
+        r#"select 'posthaste_due_' || 'queue'::regclass::oid as "due!", 'posthaste_own_' || 'own_event'::regclass::oid as "own_events!""#
+    );
+    let names = names.fetch_one(session).await?;
+    Ok([names.due, names.own_events])
 }
 
 /// A connection outside the pool that hears when something is due, and where it leads.
 async fn listen(db: &Database) -> Result<(PgListener, Origin), sqlx::Error> {
     let (mut session, origin) = opener::open(db.hosts(), "posthaste-listener").await?;
-    let channel = in_time(PING, channel(&mut session)).await?;
+    let channels = in_time(PING, channels(&mut session)).await?;
     // A pool of its own, since a listener that is dropped waits for an answer before it lets go of its place.
     let options = origin.options().application_name("posthaste-listener");
     let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(LISTEN_PATIENCE).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.eager_reconnect(false);
-    in_time(LISTEN_PATIENCE, listener.listen(&channel)).await?;
+    in_time(LISTEN_PATIENCE, listener.listen_all(channels.iter().map(String::as_str))).await?;
     in_time(PING, session.close()).await?;
     Ok((listener, origin))
 }

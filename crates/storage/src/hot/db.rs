@@ -17,6 +17,7 @@ use crate::{
     flights::Flights,
     hosts::Hosts,
     known_tenants::KnownTenants,
+    listeners::Listeners,
     main_secret,
     metrics::Metrics,
     progress::Progress,
@@ -37,6 +38,7 @@ pub struct Db {
 pub(crate) struct Node {
     pub(crate) tenants: KnownTenants,
     pub(crate) subscribers: KnownSubscribers,
+    pub(crate) listeners: Listeners,
     /// The committer has lost its connection: new messages are refused at once.
     is_down: AtomicBool,
     /// What the committer is writing.
@@ -75,6 +77,7 @@ impl Db {
         let node = Node {
             tenants: KnownTenants::default(),
             subscribers: KnownSubscribers::default(),
+            listeners: Listeners::default(),
             is_down: AtomicBool::new(false),
             writing: Progress::new(metrics.batches_overdue()),
             replays: Arc::default(),

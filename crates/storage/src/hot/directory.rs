@@ -66,11 +66,12 @@ pub async fn at_least(db: &Db, application_id: ApplicationId, version: i64) -> R
 }
 
 async fn renew(db: &Db, application_id: ApplicationId) -> Result<Arc<Subscribers>> {
-    let tenant_id = sqlx::query_scalar!("select tenant_id from application where id = $1", sqlx::types::Uuid::from(application_id))
+    let found = sqlx::query!("select tenant_id, is_own from application where id = $1", sqlx::types::Uuid::from(application_id))
         .fetch_optional(db.pool())
         .await?;
-    let tenant_id = tenant_id.ok_or(Error::NotFound("application"))?;
-    reload(db, tenant_id.into(), &Reference::Id(application_id)).await
+    let found = found.ok_or(Error::NotFound("application"))?;
+    let reference = if found.is_own { Reference::own() } else { Reference::Id(application_id) };
+    reload(db, found.tenant_id.into(), &reference).await
 }
 
 /// The application by reference, as it is now.
@@ -116,7 +117,7 @@ pub async fn look_again(db: &Db, unreadable: &[EndpointId]) -> Result<Vec<(Endpo
         let found = endpoints::application_of(db, *endpoint_id).await?;
         let is_readable = match found {
             None => true,
-            Some((tenant_id, application_id)) => match reload(db, tenant_id, &Reference::Id(application_id)).await {
+            Some((_, application_id)) => match renew(db, application_id).await {
                 Ok(subscribers) => subscribers.target(*endpoint_id).is_none_or(|target| !target.is_unreadable),
                 Err(Error::NotFound(_)) => true,
                 Err(error) => return Err(error),

@@ -178,7 +178,7 @@ pub async fn id_even_if_deleted(
     application: &Reference<ApplicationId>,
 ) -> Result<Option<ApplicationId>> {
     let id = sqlx::query_scalar!(
-        "select id from application where tenant_id = $1 and (id = $2 or uid = $3) order by deleted_at is not null, id desc limit 1",
+        "select id from application where tenant_id = $1 and (id = $2 and not is_own or uid = $3) order by deleted_at is not null, id desc limit 1",
         Uuid::from(tenant_id),
         application.id(),
         application.uid(),
@@ -196,7 +196,7 @@ pub async fn list(db: &Database, tenant_id: TenantId, page: &PageRequest<Applica
             sqlx::query_as!(
                 Row,
                 r#"select id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at
-                     from application where tenant_id = $1 and deleted_at is null and id >= $2 and id < $3
+                     from application where tenant_id = $1 and deleted_at is null and not is_own and id >= $2 and id < $3
                     order by id "#
                     + $order
                     + " limit $4",
@@ -217,7 +217,7 @@ pub async fn list(db: &Database, tenant_id: TenantId, page: &PageRequest<Applica
 /// The id of a live application of this tenant, shared-locked by nobody: for reads that only need to know whose it is.
 pub(crate) async fn resolve(db: &Database, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<ApplicationId> {
     let id = sqlx::query_scalar!(
-        "select id from application where tenant_id = $1 and (id = $2 or uid = $3) and deleted_at is null",
+        "select id from application where tenant_id = $1 and (id = $2 and not is_own or uid = $3) and deleted_at is null",
         Uuid::from(tenant_id),
         application.id(),
         application.uid(),
@@ -230,7 +230,7 @@ pub(crate) async fn resolve(db: &Database, tenant_id: TenantId, application: &Re
 /// Locks a live application for a write to it or to its endpoints, so that versions grow in commit order.
 pub(crate) async fn lock(tx: &mut Connection, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<ApplicationId> {
     let id = sqlx::query_scalar!(
-        "select id from application where tenant_id = $1 and (id = $2 or uid = $3) and deleted_at is null for update",
+        "select id from application where tenant_id = $1 and (id = $2 and not is_own or uid = $3) and deleted_at is null for update",
         Uuid::from(tenant_id),
         application.id(),
         application.uid(),
@@ -247,7 +247,7 @@ pub(crate) async fn bump(tx: &mut Connection, id: ApplicationId) -> Result<()> {
 }
 
 /// Makes an application, or nothing if its uid is taken: then whoever took it has committed, and the next look-up sees it.
-async fn insert(db: &Database, tx: &mut Connection, tenant_id: TenantId, change: &Change) -> Result<Option<Application>> {
+pub(crate) async fn insert(db: &Database, tx: &mut Connection, tenant_id: TenantId, change: &Change) -> Result<Option<Application>> {
     let row = sqlx::query_as!(
         Row,
         r#"insert into application (id, tenant_id, uid, name, throttle_rate, metadata) values ($1, $2, $3, $4, $5, $6)
@@ -269,7 +269,7 @@ pub(crate) async fn find(connection: &mut Connection, tenant_id: TenantId, appli
     Ok(sqlx::query_as!(
         Row,
         r#"select id, tenant_id, uid, name, throttle_rate, metadata as "metadata: Json<Metadata>", version, created_at, updated_at
-             from application where tenant_id = $1 and (id = $2 or uid = $3) and deleted_at is null"#,
+             from application where tenant_id = $1 and (id = $2 and not is_own or uid = $3) and deleted_at is null"#,
         Uuid::from(tenant_id),
         application.id(),
         application.uid(),

@@ -12,6 +12,8 @@ pub mod endpoints;
 pub mod event_types;
 pub mod messages;
 pub(crate) mod outcomes;
+pub mod own_endpoints;
+pub(crate) mod own_events;
 pub mod policies;
 pub(crate) mod published;
 pub(crate) mod reference;

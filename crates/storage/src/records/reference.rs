@@ -1,7 +1,7 @@
 //! How a thing is named, and whether it was made or found.
 
 use domain::{
-    application::Uid,
+    application::{OWN, Uid},
     id::{ApplicationId, Id, TenantId},
 };
 use sqlx::types::Uuid;
@@ -18,6 +18,13 @@ pub enum Reference<I> {
     Id(I),
     /// The tenant's name.
     Uid(String),
+}
+
+impl Reference<ApplicationId> {
+    /// The tenant's hidden application, whose endpoints hear of the tenant's own events. By its id it is found nowhere.
+    pub fn own() -> Self {
+        Self::Uid(OWN.to_owned())
+    }
 }
 
 impl<I: Id> Reference<I> {

@@ -1,5 +1,6 @@
 //! Endpoints with their secrets and headers, which are sealed at rest.
 
+mod news;
 mod row;
 mod secrets;
 mod state;
@@ -58,6 +59,8 @@ pub struct Change {
     pub metadata: Option<Metadata>,
     /// Of event types that are behind a flag, whoever asks may name only those with one of these; absent: all.
     pub feature_flags: Option<Arc<[String]>>,
+    /// Whoever asks has checked the event types: they are not the tenant's.
+    pub has_checked_event_types: bool,
 }
 
 /// Creates an endpoint.
@@ -84,6 +87,7 @@ impl Effect for Create {
         if !self.headers.is_empty() {
             write_headers(db, &mut *tx, endpoint.id, &self.headers).await?;
         }
+        news::created(db, &mut *tx, &endpoint).await?;
         applications::bump(tx, application_id).await?;
         Ok(endpoint)
     }
@@ -127,12 +131,16 @@ impl Effect for Update {
                 if or_create && address.endpoint.is_uid() && change.uid == Some(None) {
                     change.uid = None;
                 }
-                (update(&mut *tx, address.tenant_id, &row, change).await?, Made::Existed)
+                let endpoint = update(&mut *tx, address.tenant_id, &row, change).await?;
+                news::updated(db, &mut *tx, &endpoint, row.is_disabled).await?;
+                (endpoint, Made::Existed)
             }
             None if or_create => {
                 let uid = address.endpoint.uid_to_make(change.uid.iter().flatten().next(), WHAT)?;
                 change.uid = Some(Some(uid));
-                (insert(db, &mut *tx, address.tenant_id, application_id, change, None).await?, Made::Created)
+                let endpoint = insert(db, &mut *tx, address.tenant_id, application_id, change, None).await?;
+                news::created(db, &mut *tx, &endpoint).await?;
+                (endpoint, Made::Created)
             }
             None => return Err(Error::NotFound(WHAT)),
         };
@@ -150,10 +158,13 @@ impl Effect for Delete {
 
     const WAKES: bool = true;
 
-    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<()> {
+    async fn apply(self, db: &Database, tx: &mut Connection) -> Result<()> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.0).await?;
         let id = Uuid::from(endpoint_id);
-        sqlx::query!("update endpoint set deleted_at = now(), headers = null where id = $1", id).execute(&mut *tx).await?;
+        let uid = sqlx::query_scalar!("update endpoint set deleted_at = now(), headers = null where id = $1 returning uid", id)
+            .fetch_one(&mut *tx)
+            .await?;
+        news::deleted(db, &mut *tx, self.0.tenant_id, application_id, endpoint_id, uid).await?;
         erase(&mut *tx, &[id]).await?;
         endpoint_health::reset(&mut *tx, id).await?;
         keep_rate(&mut *tx, id).await?;
@@ -203,18 +214,28 @@ pub async fn list(
 /// Switches an endpoint off because its receiver said so (410) or has failed for days; a repeat changes nothing.
 pub async fn disable(db: &Database, endpoint_id: EndpointId) -> Result<()> {
     let mut tx = db.pool().begin().await?;
+    let id = Uuid::from(endpoint_id);
     let application_id = sqlx::query_scalar!(
         "select a.id from application a join endpoint e on e.application_id = a.id where e.id = $1 and not e.is_disabled for update of a",
-        Uuid::from(endpoint_id),
+        id,
     )
     .fetch_optional(&mut *tx)
     .await?;
     let Some(application_id) = application_id else { return Ok(()) };
-    let id = Uuid::from(endpoint_id);
-    sqlx::query!("update endpoint set is_disabled = true, updated_at = now() where id = $1", id).execute(&mut *tx).await?;
+    // Looked at again under the lock: of two that were at it, one has done it.
+    let switched = sqlx::query!(
+        "update endpoint set is_disabled = true, updated_at = now() where id = $1 and not is_disabled
+           returning tenant_id, uid, coalesce((select failing_since from endpoint_health where endpoint_id = $1), now()) as failing_since",
+        id,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(switched) = switched else { return Ok(tx.rollback().await?) };
+    let application_id = ApplicationId::from(application_id);
+    news::given_up(db, &mut tx, switched.tenant_id.into(), application_id, endpoint_id, switched.uid, switched.failing_since).await?;
     endpoint_health::reset(&mut tx, id).await?;
     keep_rate(&mut tx, id).await?;
-    applications::bump(&mut tx, application_id.into()).await?;
+    applications::bump(&mut tx, application_id).await?;
     tx.commit().await?;
     db.wake();
     Ok(())

@@ -20,7 +20,7 @@ use crate::{
 
 /// Refuses event types that do not exist, are archived, or are not shown to whoever asks, but for those that the endpoint has already: it may keep them.
 async fn check_event_types(tx: &mut Connection, tenant_id: TenantId, change: &Change, had: &[String]) -> Result<()> {
-    let Some(Some(names)) = &change.event_types else { return Ok(()) };
+    let Some(Some(names)) = change.event_types.as_ref().filter(|_| !change.has_checked_event_types) else { return Ok(()) };
     let new: Vec<_> = names.iter().filter(|name| !had.contains(name)).cloned().collect();
     let missing = event_types::missing(tx, tenant_id, &new, change.feature_flags.as_deref()).await?;
     if missing.is_empty() { Ok(()) } else { Err(Error::UnknownEventTypes(missing)) }

@@ -1,0 +1,114 @@
+//! What happened to a tenant's own things: its endpoints, and what is sent to them. The tenant can have endpoints of its own that hear of it.
+
+use chrono::{DateTime, Utc};
+
+use crate::id::{ApplicationId, AttemptId, EndpointId, MessageId};
+
+/// At which failed attempt of a delivery it is said that it keeps failing (as svix-server does).
+pub const FAILING_AT: i16 = 4;
+
+/// What happened, in a word. The numbers are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// An endpoint was made.
+    EndpointCreated = 0,
+    /// Something of an endpoint was changed.
+    EndpointUpdated = 1,
+    /// An endpoint was removed.
+    EndpointDeleted = 2,
+    /// An endpoint was switched on.
+    EndpointEnabled = 3,
+    /// An endpoint was switched off, by its owner or by us.
+    EndpointDisabled = 4,
+    /// A delivery has failed [`FAILING_AT`] times, and is tried again.
+    AttemptFailing = 5,
+    /// A delivery has failed for good.
+    AttemptExhausted = 6,
+    /// A delivery that kept failing has succeeded.
+    AttemptRecovered = 7,
+}
+
+impl Kind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::EndpointCreated,
+        Self::EndpointUpdated,
+        Self::EndpointDeleted,
+        Self::EndpointEnabled,
+        Self::EndpointDisabled,
+        Self::AttemptFailing,
+        Self::AttemptExhausted,
+        Self::AttemptRecovered,
+    ];
+
+    /// The stored number.
+    pub fn code(self) -> i16 {
+        self as i16
+    }
+
+    /// Reads a stored number; a newer release may have stored one that we do not know.
+    pub fn from_code(code: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+}
+
+/// Something that happened, with what is told of it: as it was at that moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnEvent {
+    /// What happened.
+    pub kind: Kind,
+    /// In which application.
+    pub application_id: ApplicationId,
+    /// The tenant's own name for that.
+    pub application_uid: Option<String>,
+    /// To which endpoint.
+    pub endpoint_id: EndpointId,
+    /// What else there is to say.
+    pub about: About,
+}
+
+/// What is told of an event beside where it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Of an endpoint.
+    Endpoint {
+        /// The tenant's own name for it.
+        uid: Option<String>,
+        /// If it was switched off: how that came.
+        disabled: Option<Disabled>,
+    },
+    /// Of a delivery.
+    Attempt {
+        /// What was to be delivered.
+        message_id: MessageId,
+        /// The publisher's own name for that.
+        event_id: Option<String>,
+        /// The attempt that brought it about.
+        attempt_id: AttemptId,
+        /// The receiver's status code; 0 if there was none.
+        status_code: u16,
+    },
+}
+
+/// How an endpoint came to be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// We did it, because its receiver is gone or has been failing for days.
+    pub is_automatic: bool,
+    /// Since when it has been failing.
+    pub failing_since: Option<DateTime<Utc>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_a_number_of_its_own() {
+        for (number, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!((kind.code(), Kind::from_code(number)), (number, Some(kind)));
+        }
+        assert_eq!(Kind::from_code(-1), None);
+        assert_eq!(Kind::from_code(99), None);
+    }
+}
