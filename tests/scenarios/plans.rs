@@ -98,6 +98,7 @@ fn arguments(ids: &Ids) -> BTreeMap<&'static str, String> {
         ("f_url", each("'http://127.0.0.1/'::text")),
         ("f_delay", each("60::float8")),
         ("f_is_resent", each("i % 2 = 0")),
+        ("f_event", each("case when i % 3 = 0 then 6 end::smallint")),
     ])
     .into_iter()
     .chain(constants())

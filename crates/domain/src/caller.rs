@@ -73,6 +73,11 @@ impl Permission {
     pub const fn is_of_the_tenant(self) -> bool {
         matches!(self, Self::ReadEventType)
     }
+
+    /// Whether it is about the endpoints that hear of the tenant's own events.
+    pub const fn is_of_own_endpoints(self) -> bool {
+        matches!(self, Self::ReadOwnEndpoint | Self::WriteOwnEndpoint | Self::OwnEndpointSecret)
+    }
 }
 
 /// A set of permissions.

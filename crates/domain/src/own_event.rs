@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::id::{ApplicationId, AttemptId, EndpointId, MessageId};
+use crate::{
+    delivery::{Next, Outcome, Trigger},
+    id::{ApplicationId, AttemptId, EndpointId, MessageId},
+};
 
 /// At which failed attempt of a delivery it is said that it keeps failing (as svix-server does).
 pub const FAILING_AT: i16 = 4;
@@ -44,6 +47,16 @@ impl Kind {
     /// The stored number.
     pub fn code(self) -> i16 {
         self as i16
+    }
+
+    /// What there is to tell of an attempt. Of a resend nothing: it never makes a delivery fail.
+    pub fn of_attempt(trigger: Trigger, number: i16, outcome: Outcome, next: Next) -> Option<Self> {
+        match (trigger, outcome, next) {
+            (Trigger::Scheduled, Outcome::Failed, Next::Finished) => Some(Self::AttemptExhausted),
+            (Trigger::Scheduled, Outcome::Failed, Next::Retry(_)) if number == FAILING_AT => Some(Self::AttemptFailing),
+            (Trigger::Scheduled, Outcome::Succeeded, _) if number > FAILING_AT => Some(Self::AttemptRecovered),
+            _ => None,
+        }
     }
 
     /// Reads a stored number; a newer release may have stored one that we do not know.
@@ -101,7 +114,20 @@ pub struct Disabled {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn of_attempts_the_fourth_failure_the_last_one_and_a_late_success_are_told() {
+        let retry = Next::Retry(Duration::ZERO);
+        let of = |number, outcome, next| Kind::of_attempt(Trigger::Scheduled, number, outcome, next);
+        assert_eq!([1, 2, 3, 4, 5].map(|number| of(number, Outcome::Failed, retry)), [None, None, None, Some(Kind::AttemptFailing), None]);
+        assert_eq!([1, 4, 8].map(|number| of(number, Outcome::Failed, Next::Finished)), [Some(Kind::AttemptExhausted); 3]);
+        assert_eq!([1, 4, 5].map(|number| of(number, Outcome::Succeeded, Next::Finished)), [None, None, Some(Kind::AttemptRecovered)]);
+        assert_eq!(of(9, Outcome::Canceled, Next::Finished), None);
+        assert_eq!(Kind::of_attempt(Trigger::Manual, 1, Outcome::Failed, Next::Finished), None);
+    }
 
     #[test]
     fn each_kind_has_a_number_of_its_own() {

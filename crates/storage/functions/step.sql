@@ -4,9 +4,10 @@
 -- READ COMMITTED only: each statement in here sees what the holders of the locks before us have committed. Equal keys, event
 -- ids and message keys inside one batch are the caller's to avoid: advisory locks are re-entrant.
 --
--- f_…: finished sends, each recorded only under its live lease: a late result changes nothing. kind: 0 finished, 1 to be tried
--- again after f_delay seconds, 2 handed back unsent. p_…: new messages (p_payload_seconds: for how long the payload is kept, null: as
--- long as its message); a_…: the versions of the applications whose endpoints were used; d_…: what the messages owe. Returns a row
+-- f_…: finished sends, each recorded only under its live lease: a late result changes nothing. kind: 0 finished, 1 to be tried again after
+-- f_delay seconds, 2 handed back unsent; f_event: empty, or for each what is to be told of it, null: nothing. p_…: new messages
+-- (p_payload_seconds: for how long the payload is kept, null: as long as its message); a_…: the versions of the applications whose
+-- endpoints were used; d_…: what the messages owe. Returns a row
 -- for each message that was not simply executed:
 --   1 key busy · 2 event id busy · 3 message key busy · 4 replay · 5 mismatch · 6 event id taken · 7 stale endpoints
 --   8 executed as a duplicate · 9 replay of "event id taken" · 10 executed before (by a run of this batch whose end was lost)
@@ -29,7 +30,8 @@ create function step_v1(
   d_of integer[], d_endpoint uuid[], d_is_leased boolean[],
   p_lease uuid, p_lease_seconds float8, p_horizon interval, p_is_rerun boolean,
   f_message uuid[], f_endpoint uuid[], f_run integer[], f_lease uuid[], f_kind smallint[], f_attempt uuid[], f_number smallint[],
-  f_outcome smallint[], f_status smallint[], f_duration integer[], f_response bytea[], f_url text[], f_delay float8[], f_is_resent boolean[]
+  f_outcome smallint[], f_status smallint[], f_duration integer[], f_response bytea[], f_url text[], f_delay float8[], f_is_resent boolean[],
+  f_event smallint[]
 ) returns table (o integer, outcome smallint, ref uuid, is_mismatch boolean) language plpgsql volatile
   set jit = off
   set enable_seqscan = off
@@ -83,6 +85,16 @@ begin
     select array_agg(attempt_id), array_agg(last_attempt_id) filter (where last_attempt_id is not null) into v_live, v_former from taken;
     if v_former is not null then
       update attempt set is_latest = false where id = any (v_former);
+    end if;
+    if cardinality(f_event) > 0 and v_live is not null then
+      insert into own_event (tenant_id, id, kind, facts)
+        select t.tenant_id, t.id, r.kind, jsonb_build_object('application', t.application_id, 'application_uid', a.uid, 'endpoint', t.endpoint_id,
+            'message', t.message_id, 'event_id', m.event_id, 'attempt', t.id, 'status_code', t.status_code)
+          from (select unnest(f_attempt) as id, unnest(f_event) as kind) r
+          cross join lateral (select t.id, t.tenant_id, t.application_id, t.endpoint_id, t.message_id, t.status_code from attempt t where t.id = r.id offset 0) t
+          left join lateral (select a.uid from application a where a.id >= t.application_id and a.id <= t.application_id order by a.id limit 1) a on true
+          left join lateral (select m.event_id from message m where m.id = t.message_id offset 0) m on true
+          where r.kind is not null and r.id = any (v_live);
     end if;
     if 2 = any (f_kind) then
       with result as (

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 use support::{App, Client, Customer, Database, Received, Receiver};
 
+/// What is told of deliveries.
+mod attempts;
 /// Through crashes and with rows that nobody understands.
 mod crash;
 /// The endpoints that hear, as the official SDK handles them.

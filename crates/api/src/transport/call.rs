@@ -58,6 +58,8 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// The names in the path, in order.
     path: Vec<(String, String)>,
+    /// Whether it is about the endpoints of the tenant's hidden application, which no path names.
+    is_own: bool,
 }
 
 impl FromRequestParts<Context> for Call {
@@ -80,7 +82,19 @@ impl FromRequestParts<Context> for Call {
         let query = parts.uri.query().unwrap_or_default();
         Query::parse(query)?;
         let (query, method) = (query.to_owned(), parts.method.clone());
-        let call = Self { context: context.clone(), caller, feature_flags, dialect, method, route, query, key, body, path };
+        let call = Self {
+            context: context.clone(),
+            caller,
+            feature_flags,
+            dialect,
+            method,
+            route,
+            query,
+            key,
+            body,
+            path,
+            is_own: rules.permission.is_of_own_endpoints(),
+        };
         if let Some(own) = caller.application() {
             // Boxed, so that the requests of tenants stay small.
             Box::pin(call.keep_to(own, rules)).await?;
@@ -151,13 +165,13 @@ impl Call {
         self.dialect.id(kind, text).map_or_else(|| Reference::Uid(text.to_owned()), |id| Reference::Id(id.into()))
     }
 
-    /// The application in the path; of a caller that is kept to one, that one, whatever its name stands for by now. What is asked of no
-    /// application is about the tenant's hidden one.
+    /// The application in the path; of a caller that is kept to one, that one, whatever its name stands for by now. The hidden one on
+    /// the routes that are about its endpoints.
     pub(crate) fn application(&self) -> Reference<ApplicationId> {
-        match (self.caller.application(), self.named(Kind::Application)) {
-            (Some(own), _) => Reference::Id(own),
-            (None, Some(_)) => self.reference(Kind::Application),
-            (None, None) => Reference::own(),
+        match self.caller.application() {
+            Some(id) => Reference::Id(id),
+            None if self.is_own => Reference::own(),
+            None => self.reference(Kind::Application),
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use domain::{
     delivery::{MAX_RESPONSE, Next},
     id::EndpointId,
+    own_event::Kind,
 };
 use sqlx::{postgres::types::PgInterval, types::Uuid};
 
@@ -160,7 +161,7 @@ impl Batch {
                  p_lock => $18, p_uid_lock => $19, p_key_lock => $20, a_id => $21, a_version => $22, d_of => $23, d_endpoint => $24,
                  d_is_leased => $25, p_lease => $26, p_lease_seconds => $27, p_horizon => $28, p_is_rerun => $29, f_message => $30,
                  f_endpoint => $31, f_run => $32, f_lease => $33, f_kind => $34, f_attempt => $35, f_number => $36, f_outcome => $37,
-                 f_status => $38, f_duration => $39, f_response => $40, f_url => $41, f_delay => $42, f_is_resent => $43)"#,
+                 f_status => $38, f_duration => $39, f_response => $40, f_url => $41, f_delay => $42, f_is_resent => $43, f_event => $44)"#,
             &a.id,
             &a.tenant,
             &a.application,
@@ -204,6 +205,7 @@ impl Batch {
             &f.url as _,
             &f.delay,
             &f.is_resent,
+            &f.event as _,
         )
         .fetch_all(connection)
         .await?;
@@ -343,6 +345,8 @@ struct Finished<'a> {
     url: Vec<&'a str>,
     delay: Vec<f64>,
     is_resent: Vec<bool>,
+    /// Empty if there is nothing to tell of any.
+    event: Vec<Option<i16>>,
 }
 
 impl<'a> Finished<'a> {
@@ -350,6 +354,9 @@ impl<'a> Finished<'a> {
         let mut columns = Self::default();
         for finish in &batch.finished {
             columns.push(finish);
+        }
+        if batch.finished.iter().any(|finish| finish.event.is_some()) {
+            columns.event = batch.finished.iter().map(|finish| finish.event.map(Kind::code)).collect();
         }
         columns
     }

@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use domain::{id::ApplicationId, message::Message};
+use domain::{id::ApplicationId, message::Message, own_event::Kind};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -249,7 +249,9 @@ impl Completer {
         // The send has ended: its place and its payload are free, whenever the result is written.
         job.slot = None;
         job.payload = None;
-        let finish = Finish { attempt_id: self.db.new_id().into(), job: Box::new(job), report };
+        let event = report.as_ref().and_then(|report| Kind::of_attempt(job.trigger, job.number, report.outcome, report.next));
+        let event = event.filter(|_| self.db.node.listeners.want(job.tenant_id, job.application_id));
+        let finish = Finish { attempt_id: self.db.new_id().into(), job: Box::new(job), report, event };
         if self.done.send(finish).is_err() {
             tracing::error!("a send ended after the committer: its lease will run out and show it as unknown");
         }

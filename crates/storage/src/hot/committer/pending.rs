@@ -6,6 +6,7 @@ use domain::{
     id::{AttemptId, Id, MessageId},
     idempotency::{payload_digest, scope_hash},
     message::Message,
+    own_event::Kind,
 };
 use sqlx::types::Uuid;
 use tokio::sync::oneshot;
@@ -138,6 +139,8 @@ pub(super) struct Finish {
     pub(super) attempt_id: AttemptId,
     pub(super) job: Box<Job>,
     pub(super) report: Option<Report>,
+    /// What is to be told of it to its tenant, who wants to hear it.
+    pub(super) event: Option<Kind>,
 }
 
 fn wanting<'a>(new: &'a NewMessage, subscribers: &'a Subscribers) -> impl Iterator<Item = &'a Arc<Target>> {

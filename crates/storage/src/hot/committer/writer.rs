@@ -378,6 +378,9 @@ fn job(pending: &Pending, endpoint_id: EndpointId, slot: Slot, lease: Uuid, leas
 /// Counts the results that are recorded, and those that came after their leases. What a rerun finds gone was recorded
 /// by the run whose end was lost.
 pub(super) fn count_results(db: &Db, batch: &Batch, late: &[usize]) {
+    if batch.finished.iter().any(|finish| finish.event.is_some()) {
+        db.own_events().notify_one();
+    }
     let late = if batch.is_rerun { &[] } else { late };
     if !late.is_empty() {
         tracing::info!(late = late.len(), "results came after their lease and were dropped");
@@ -405,6 +408,7 @@ pub(super) fn antidote(batch: &mut Batch) -> bool {
         return false;
     }
     report.url.clear();
+    finish.event = None;
     report.response = Bytes::from_static(b"the response could not be stored");
     true
 }
