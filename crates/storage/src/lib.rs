@@ -25,5 +25,5 @@ pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metri
 pub use records::{ahead, applications, attempts, bench, endpoints, event_types, messages, own_endpoints, policies, reseal, workers};
 
 use ground::{clock, connect, connection, deadline, error, functions, hosts, locks, opener, pool, schema, sealed, session, trim};
-use hot::{cancel, flights, gates, known_tenants, listeners, progress, put_off, replays, report, subscribers, switched_off};
+use hot::{cancel, flights, gates, keys, known_tenants, listeners, progress, put_off, replays, report, subscribers, switched_off};
 use records::{answer, claim, effect, endpoint_health, outcomes, own_events, published, reference, resends, sealed_parts};

@@ -11,9 +11,7 @@ use std::{
 };
 
 use crate::{
-    Config, Database, Migrated, Result, SchemaState,
-    answer::Answer,
-    connect,
+    Config, Database, Migrated, Result, SchemaState, connect,
     flights::Flights,
     hosts::Hosts,
     known_tenants::KnownTenants,
@@ -44,8 +42,8 @@ pub(crate) struct Node {
     /// What the committer is writing.
     pub(crate) writing: Progress,
     pub(crate) replays: Arc<Replays>,
-    /// The writes with keys that are being executed.
-    pub(crate) flights: Arc<Flights<Answer>>,
+    /// The requests with keys that are being executed.
+    pub(crate) flights: Arc<Flights>,
     metrics: Metrics,
 }
 

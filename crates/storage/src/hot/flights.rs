@@ -15,7 +15,7 @@ use tokio::{
     time::timeout_at,
 };
 
-use crate::{Database, Error, Result, policies};
+use crate::{Database, Error, Result, outcomes::Found, policies};
 
 /// How long a repeat waits for the first request with its key, whatever the policy: nearly all have ended by then, and an
 /// outcome is a better answer than "in progress".
@@ -25,21 +25,21 @@ const GLANCE: Duration = Duration::from_millis(100);
 pub(crate) const WAIT_STEP: Duration = Duration::from_millis(25);
 
 /// The keys in flight, by scope.
-#[derive(Debug)]
-pub(crate) struct Flights<T>(Mutex<HashMap<Uuid, InFlight<T>>>);
+#[derive(Debug, Default)]
+pub(crate) struct Flights(Mutex<HashMap<Uuid, InFlight>>);
 
 #[derive(Debug)]
-struct InFlight<T> {
+struct InFlight {
     fingerprint: Uuid,
     policy: Arc<OnceCell<Policy>>,
-    repeats: Vec<oneshot::Sender<Landing<T>>>,
+    repeats: Vec<oneshot::Sender<Landing>>,
 }
 
 /// What became of the first request, as its repeats are told.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Landing<T> {
+#[derive(Clone, Debug)]
+pub(crate) enum Landing {
     /// This is what a repeat is answered with.
-    Outcome(T),
+    Outcome(Found),
     /// Another process is executing a request with the key.
     InProgress,
     /// Another request has had the key.
@@ -48,39 +48,33 @@ pub(crate) enum Landing<T> {
 
 /// How a request stands to the others with its key.
 #[derive(Debug)]
-pub(crate) enum Entry<T> {
+pub(crate) enum Entry {
     /// It is the only one, and executes.
-    First(Arc<Flight<T>>),
+    First(Arc<Flight>),
     /// It waits for the first.
-    Repeat(Repeat<T>),
+    Repeat(Repeat),
     /// A request with another fingerprint is using the key.
     Stranger,
 }
 
 /// Holds a key until its request is settled. What it is shared by are those who may still execute it.
 #[derive(Debug)]
-pub(crate) struct Flight<T> {
-    flights: Arc<Flights<T>>,
+pub(crate) struct Flight {
+    flights: Arc<Flights>,
     scope: Uuid,
     policy: Arc<OnceCell<Policy>>,
 }
 
 /// A place in the line behind the first request.
 #[derive(Debug)]
-pub(crate) struct Repeat<T> {
-    landing: oneshot::Receiver<Landing<T>>,
+pub(crate) struct Repeat {
+    landing: oneshot::Receiver<Landing>,
     policy: Arc<OnceCell<Policy>>,
 }
 
-impl<T> Default for Flights<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<T> Flights<T> {
+impl Flights {
     /// Lines up for the key.
-    pub(crate) fn enter(self: &Arc<Self>, scope: Uuid, fingerprint: Uuid) -> Entry<T> {
+    pub(crate) fn enter(self: &Arc<Self>, scope: Uuid, fingerprint: Uuid) -> Entry {
         let mut flights = self.0.lock();
         match flights.get_mut(&scope) {
             None => {
@@ -94,27 +88,27 @@ impl<T> Flights<T> {
     }
 
     /// Lines up behind whatever request is using the key, as if it were the same one; nothing if there is none any more.
-    pub(crate) fn join(&self, scope: Uuid) -> Option<Repeat<T>> {
+    pub(crate) fn join(&self, scope: Uuid) -> Option<Repeat> {
         self.0.lock().get_mut(&scope).map(InFlight::line_up)
     }
 }
 
-impl<T> InFlight<T> {
-    fn line_up(&mut self) -> Repeat<T> {
+impl InFlight {
+    fn line_up(&mut self) -> Repeat {
         let (sender, landing) = oneshot::channel();
         self.repeats.push(sender);
         Repeat { landing, policy: Arc::clone(&self.policy) }
     }
 }
 
-impl<T: Clone> Flight<T> {
+impl Flight {
     /// The policy that holds for the request, read once.
     pub(crate) async fn policy(&self, db: &Database, tenant_id: TenantId) -> Result<Policy> {
         self.policy.get_or_try_init(|| policies::find(db, tenant_id)).await.copied()
     }
 
     /// Tells the repeats that wait what became of the request.
-    pub(crate) fn land(&self, landing: &Landing<T>) {
+    pub(crate) fn land(&self, landing: &Landing) {
         let repeats = self.flights.0.lock().get_mut(&self.scope).map(|flight| std::mem::take(&mut flight.repeats));
         for repeat in repeats.into_iter().flatten() {
             // One that has gone away misses nothing.
@@ -123,13 +117,13 @@ impl<T: Clone> Flight<T> {
     }
 }
 
-impl<T> Repeat<T> {
+impl Repeat {
     /// Waits for the first request: a glance, or as long as the policy says. Without an outcome that can be shared, the request
     /// has to find out for itself.
     ///
     /// # Errors
     /// [`Error::KeyInProgress`] if it has waited long enough; [`Error::KeyReused`] if the first was told so.
-    pub(crate) async fn landed(mut self, db: &Database, tenant_id: TenantId, begun: Instant) -> Result<Option<T>> {
+    pub(crate) async fn landed(mut self, db: &Database, tenant_id: TenantId, begun: Instant) -> Result<Option<Found>> {
         let policy = || self.policy.get_or_try_init(|| policies::find(db, tenant_id));
         let landed = if let Ok(landed) = timeout_at((begun + GLANCE).into(), &mut self.landing).await {
             landed
@@ -150,7 +144,7 @@ impl<T> Repeat<T> {
     }
 }
 
-impl<T> Drop for Flight<T> {
+impl Drop for Flight {
     fn drop(&mut self) {
         self.flights.0.lock().remove(&self.scope);
     }

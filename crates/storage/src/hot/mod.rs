@@ -9,6 +9,7 @@ pub(crate) mod gates;
 pub mod hand_off;
 pub mod health;
 pub mod idempotency;
+pub(crate) mod keys;
 pub(crate) mod known_tenants;
 pub(crate) mod listeners;
 pub mod metrics;

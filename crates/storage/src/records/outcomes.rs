@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use domain::{
     id::MessageId,
-    idempotency::{FINGERPRINT_VERSION, Policy, Saves},
+    idempotency::{FINGERPRINT_VERSION, Policy},
 };
 use sqlx::types::Uuid;
 
@@ -29,6 +29,15 @@ pub enum Found {
     Published(Published),
 }
 
+impl From<Found> for Published {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Published(published) => published,
+            Found::Answer(refusal) => Self::Refused(refusal),
+        }
+    }
+}
+
 /// What is known of a claim, without executing anything. A saved outcome wins over later validation and over a deleted application.
 pub(crate) async fn open(db: &Database, claim: &Claim) -> Result<Option<Found>> {
     let Some(saved) = look_up(&mut db.pool().acquire().await?, claim).await? else { return Ok(None) };
@@ -42,19 +51,6 @@ pub(crate) async fn open(db: &Database, claim: &Claim) -> Result<Option<Found>> 
         Published::Accepted { message: Box::new(message), is_replay: true }
     };
     Ok(Some(Found::Published(published)))
-}
-
-/// The refusal that an earlier request with this key met, if the policy remembers such. What was executed wins over it.
-pub(crate) async fn refusal_of(db: &Database, keyed: &Keyed, policy: Policy) -> Result<Option<Answer>> {
-    if policy.saves != Saves::All {
-        return Ok(None);
-    }
-    let Some(Found::Answer(refusal)) = Box::pin(open(db, &keyed.refusal(policy))).await? else { return Ok(None) };
-    // A path that names nothing stands for itself: then there is one scope, and one record.
-    if keyed.scope != keyed.refusal_scope && Box::pin(open(db, &keyed.claim(policy))).await?.is_some() {
-        return Ok(None);
-    }
-    Ok(Some(refusal))
 }
 
 /// Remembers a refusal, of which it is known that nothing was done: only for a policy that replays those, too. If an outcome has

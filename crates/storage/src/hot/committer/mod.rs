@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use domain::{id::ApplicationId, message::Message, own_event::Kind};
+use domain::{id::ApplicationId, own_event::Kind};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -35,11 +35,11 @@ use crate::{
     applications::Reference,
     claim::Claim,
     directory::Subscribers,
-    flights::{Entry, Flight, Flights, Landing, WAIT_STEP},
+    flights::{Flight, WAIT_STEP},
     hand_off::{HandOff, Job},
+    keys::{self, Standing},
     messages,
-    outcomes::{self, Found},
-    policies,
+    outcomes::Found,
     progress::PATIENCE,
 };
 
@@ -109,7 +109,7 @@ pub fn start(db: &Db, options: Options) -> Committer {
     let (new, waiting) = mpsc::unbounded_channel();
     let (done, finished) = mpsc::unbounded_channel();
     let (stop, stopped) = watch::channel(false);
-    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::default(), flights: Arc::default() };
+    let shared = Shared { db: db.clone(), new: new.downgrade(), room: Arc::default() };
     let publisher = Publisher { shared: Arc::new(shared), new };
     let completer = Completer { db: db.clone(), done };
     let writer = writer::Writer::new(db, options, Arc::clone(&publisher.shared), waiting, finished, stopped);
@@ -122,7 +122,6 @@ struct Shared {
     db: Db,
     new: mpsc::WeakUnboundedSender<Pending>,
     room: Arc<Room>,
-    flights: Arc<Flights<Box<Message>>>,
 }
 
 /// The way in for new messages.
@@ -142,42 +141,28 @@ impl Publisher {
             Some(claim) => self.publish_once(new, claim).await,
             None => self.submit(Arc::clone(new), None, None).await,
         };
-        if let (Some(claim), true) = (&new.claim, outcome.as_ref().is_ok_and(Published::is_replay)) {
-            self.shared.db.node.replays.note(claim.scope);
+        if let Some(claim) = &new.claim {
+            keys::count(&self.shared.db, claim.scope, outcome.as_ref().is_ok_and(Published::is_replay), outcome.as_ref().err());
         }
-        self.shared.db.metrics().settled(&outcome);
+        self.shared.db.metrics().settled(outcome.as_ref().err());
         outcome
     }
 
     async fn publish_once(&self, new: &Arc<NewMessage>, mut claim: Claim) -> Result<Published> {
-        let (begun, flights) = (Instant::now(), &self.shared.flights);
+        let (begun, db) = (Instant::now(), &self.shared.db);
         loop {
-            let repeat = match flights.enter(claim.scope, claim.fingerprint) {
-                Entry::First(flight) => {
-                    let outcome = self.submit(Arc::clone(new), Some(claim), Some(Arc::clone(&flight))).await;
-                    let outcome = self.reconsider(outcome, &mut claim).await;
-                    if let Some(landing) = landing(&outcome) {
-                        flight.land(&landing);
-                    }
-                    drop(flight);
-                    if matches!(outcome, Err(Error::KeyInProgress)) && begun.elapsed() < claim.policy.wait {
-                        tokio::time::sleep(WAIT_STEP).await;
-                        continue;
-                    }
-                    return outcome;
-                }
-                Entry::Repeat(repeat) => Some(repeat),
-                Entry::Stranger => match self.reconsider(Err(Error::KeyReused), &mut claim).await {
-                    // Under the policy that holds by now, it is a repeat.
-                    Err(Error::KeyReused) if !claim.policy.compares => flights.join(claim.scope),
-                    outcome => return outcome,
-                },
+            let flight = match keys::line_up(db, claim.tenant_id, claim.scope, claim.fingerprint, begun).await? {
+                Standing::First(flight) => flight,
+                Standing::Settled(found) => return Ok((*found).into()),
             };
-            if let Some(repeat) = repeat
-                && let Some(message) = repeat.landed(&self.shared.db, claim.tenant_id, begun).await?
-            {
-                return Ok(Published::Accepted { message, is_replay: true });
+            let outcome = self.submit(Arc::clone(new), Some(claim), Some(Arc::clone(&flight))).await;
+            let outcome = self.reconsider(outcome, &mut claim).await;
+            keys::land(&flight, outcome.as_ref().map(shared));
+            drop(flight);
+            if !matches!(outcome, Err(Error::KeyInProgress)) || begun.elapsed() >= claim.policy.wait {
+                return outcome;
             }
+            tokio::time::sleep(WAIT_STEP).await;
         }
     }
 
@@ -185,16 +170,13 @@ impl Publisher {
     /// since this process read it, and may be not to compare; nor whether two fingerprints are of one version; nor whether whoever
     /// holds the key has only come for its outcome, which is final and can be had at once.
     async fn reconsider(&self, outcome: Result<Published>, claim: &mut Claim) -> Result<Published> {
-        let (Err(Error::KeyInProgress | Error::KeyReused), db) = (&outcome, &self.shared.db) else { return outcome };
-        claim.policy = Box::pin(policies::find(db, claim.tenant_id)).await?;
-        match Box::pin(outcomes::open(db, claim)).await? {
-            Some(Found::Published(published)) => Ok(published),
-            Some(Found::Answer(refusal)) => Ok(Published::Refused(refusal)),
-            None => outcome,
+        if !matches!(outcome, Err(Error::KeyInProgress | Error::KeyReused)) {
+            return outcome;
         }
+        Box::pin(keys::look(&self.shared.db, claim)).await?.map_or(outcome, |found| Ok(found.into()))
     }
 
-    async fn submit(&self, new: Arc<NewMessage>, claim: Option<Claim>, flight: Option<Arc<Flight<Box<Message>>>>) -> Result<Published> {
+    async fn submit(&self, new: Arc<NewMessage>, claim: Option<Claim>, flight: Option<Arc<Flight>>) -> Result<Published> {
         let shared = &self.shared;
         if shared.db.is_down() {
             return Err(Error::Unavailable(None));
@@ -216,14 +198,10 @@ impl Publisher {
     }
 }
 
-/// What repeats of a request that ended so are told; of anything else each finds out for itself, since nothing may be saved.
-fn landing(outcome: &Result<Published>) -> Option<Landing<Box<Message>>> {
-    match outcome {
-        Ok(Published::Accepted { message, .. }) => Some(Landing::Outcome(message.clone())),
-        Err(Error::KeyInProgress) => Some(Landing::InProgress),
-        Err(Error::KeyReused) => Some(Landing::Reused),
-        Ok(Published::EventIdTaken { .. } | Published::Refused(_)) | Err(_) => None,
-    }
+/// What repeats of a request that ended so share: that a message was accepted is saved, whatever the policy.
+fn shared(published: &Published) -> Option<Found> {
+    let Published::Accepted { message, .. } = published else { return None };
+    Some(Found::Published(Published::Accepted { message: message.clone(), is_replay: true }))
 }
 
 /// The way back for finished sends.

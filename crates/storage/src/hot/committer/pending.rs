@@ -37,7 +37,7 @@ pub(super) struct Pending {
     pub(super) digest: Uuid,
     reply: oneshot::Sender<Result<Settled>>,
     pub(super) since: Instant,
-    _flight: Option<Arc<Flight<Box<Message>>>>,
+    _flight: Option<Arc<Flight>>,
     _place: Place,
 }
 
@@ -53,7 +53,7 @@ impl Pending {
         new: Arc<NewMessage>,
         claim: Option<Claim>,
         reply: oneshot::Sender<Result<Settled>>,
-        flight: Option<Arc<Flight<Box<Message>>>>,
+        flight: Option<Arc<Flight>>,
         place: Place,
     ) -> Self {
         let subscribers = Arc::clone(&new.subscribers);

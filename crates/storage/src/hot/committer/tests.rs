@@ -147,7 +147,7 @@ fn report(outcome: Outcome, next: Next) -> Report {
     }
 }
 
-fn accepted(published: &Published) -> (&Message, bool) {
+fn accepted(published: &Published) -> (&domain::message::Message, bool) {
     match published {
         Published::Accepted { message, is_replay } => (message, *is_replay),
         other => panic!("accepted expected: {other:?}"),
@@ -307,7 +307,6 @@ async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
         db: stage.db.clone(),
         new: mpsc::unbounded_channel().0.downgrade(),
         room: Arc::default(),
-        flights: Arc::default(),
     });
     let mut pending = Vec::new();
     for (claim, key) in [(Some(claim(1, 1)), None), (None, None), (None, Some("k")), (Some(claim(2, 2)), Some("other"))] {

@@ -6,20 +6,19 @@ pub mod records;
 
 use std::time::{Duration, Instant};
 
-use domain::idempotency::Policy;
-
 use crate::{
     Db, Error, Result,
     connection::Transaction,
-    flights::{Entry, Landing, WAIT_STEP},
+    flights::WAIT_STEP,
+    keys::{self, Standing},
     outcomes::{self, Saved},
-    policies,
 };
 
 pub use crate::{
     answer::Answer,
     claim::{Claim, Keyed},
     effect::Effect,
+    keys::{find, known_refusal},
     outcomes::{Found, save_refusal},
 };
 
@@ -48,11 +47,9 @@ where
             Some(keyed) => execute_once(&db, keyed, effect, render).await,
             None => run(&db, None, effect, render).await,
         };
-        let is_replay = answered.as_ref().is_ok_and(|answered| answered.is_replay);
-        if let Some(keyed) = keyed.filter(|_| is_replay) {
-            db.node.replays.note(keyed.scope);
+        if let Some(keyed) = keyed {
+            keys::count(&db, keyed.scope, answered.as_ref().is_ok_and(|answered| answered.is_replay), answered.as_ref().err());
         }
-        db.metrics().keyed(is_replay, answered.as_ref().err());
         answered
     });
     task.await.unwrap_or_else(|_| Err(Error::Database(sqlx::Error::WorkerCrashed)))
@@ -64,48 +61,28 @@ where
     E: Effect,
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
 {
-    let begun = Instant::now();
-    loop {
-        let repeat = match db.node.flights.enter(keyed.scope, keyed.fingerprint) {
-            Entry::First(flight) => {
-                let policy = flight.policy(db, keyed.tenant_id).await?;
-                let answered = match outcomes::refusal_of(db, keyed, policy).await? {
-                    Some(answer) => {
-                        // The scope of the key itself is counted with all other replays.
-                        if keyed.refusal_scope != keyed.scope {
-                            db.node.replays.note(keyed.refusal_scope);
-                        }
-                        Ok(Answered { answer, is_replay: true })
-                    }
-                    None => run(db, Some((keyed.claim(policy), &keyed.operation)), effect, render).await,
-                };
-                match &answered {
-                    Ok(answered) if answered.is_replay || policy.saves_status(answered.answer.status) => {
-                        flight.land(&Landing::Outcome(answered.answer.clone()));
-                    }
-                    Err(Error::KeyInProgress) => flight.land(&Landing::InProgress),
-                    Err(Error::KeyReused) => flight.land(&Landing::Reused),
-                    // Nothing is saved: each repeat finds out for itself.
-                    Ok(_) | Err(_) => {}
-                }
-                return answered;
-            }
-            Entry::Repeat(repeat) => Some(repeat),
-            Entry::Stranger => {
-                let claim = keyed.claim(policies::find(db, keyed.tenant_id).await?);
-                match outcomes::open(db, &claim).await? {
-                    Some(Found::Answer(answer)) => return Ok(Answered { answer, is_replay: true }),
-                    _ if claim.policy.compares => return Err(Error::KeyReused),
-                    _ => db.node.flights.join(keyed.scope),
-                }
-            }
-        };
-        if let Some(repeat) = repeat
-            && let Some(answer) = repeat.landed(db, keyed.tenant_id, begun).await?
-        {
+    let flight = match keys::line_up(db, keyed.tenant_id, keyed.scope, keyed.fingerprint, Instant::now()).await? {
+        Standing::First(flight) => flight,
+        Standing::Settled(found) => {
+            let Found::Answer(answer) = *found else { return Err(Error::KeyReused) };
             return Ok(Answered { answer, is_replay: true });
         }
-    }
+    };
+    let policy = flight.policy(db, keyed.tenant_id).await?;
+    let answered = match keys::refusal(db, keyed, policy).await? {
+        Some(answer) => {
+            // The scope of the key itself is counted with all other replays.
+            if keyed.refusal_scope != keyed.scope {
+                db.node.replays.note(keyed.refusal_scope);
+            }
+            Ok(Answered { answer, is_replay: true })
+        }
+        None => run(db, Some((keyed.claim(policy), &keyed.operation)), effect, render).await,
+    };
+    let is_saved = |answered: &&Answered| answered.is_replay || policy.saves_status(answered.answer.status);
+    let found = answered.as_ref().map(|answered| Some(answered).filter(is_saved).map(|saved| Found::Answer(saved.answer.clone())));
+    keys::land(&flight, found);
+    answered
 }
 
 async fn run<E, R>(db: &Db, keyed: Option<(Claim, &str)>, effect: E, render: R) -> Result<Answered>
@@ -178,25 +155,4 @@ async fn begin(db: &Db, claim: Option<Claim>) -> Result<(Transaction<'static>, O
         }
         tokio::time::sleep(WAIT_STEP).await;
     }
-}
-
-/// What is known of a claim, without executing anything: for a request that is about to be refused. A saved outcome wins
-/// over later validation and over a deleted application.
-pub async fn find(db: &Db, claim: &Claim) -> Result<Option<Found>> {
-    let found = outcomes::open(db, claim).await;
-    if matches!(found, Ok(Some(_))) {
-        db.node.replays.note(claim.scope);
-    }
-    db.metrics().keyed(matches!(found, Ok(Some(_))), found.as_ref().err());
-    found
-}
-
-/// The refusal that an earlier request with this key met, if the policy remembers such. What was executed wins over it.
-pub async fn known_refusal(db: &Db, keyed: &Keyed, policy: Policy) -> Result<Option<Answer>> {
-    let refusal = outcomes::refusal_of(db, keyed, policy).await?;
-    if refusal.is_some() {
-        db.node.replays.note(keyed.refusal_scope);
-    }
-    db.metrics().keyed(refusal.is_some(), None);
-    Ok(refusal)
 }

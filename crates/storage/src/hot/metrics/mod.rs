@@ -26,9 +26,8 @@ use self::{
     kinds::{Ending, Refusal, StatusClass},
 };
 use crate::{
-    Database, Error, Result,
+    Database, Error,
     hand_off::{HandOff, Job},
-    published::Published,
     report::Report,
 };
 
@@ -273,12 +272,11 @@ impl Metrics {
     }
 
     /// A publisher learns what became of its message.
-    pub(crate) fn settled(&self, outcome: &Result<Published>) {
-        self.keyed(outcome.as_ref().is_ok_and(Published::is_replay), outcome.as_ref().err());
-        let refusal = match outcome {
-            Err(Error::Overloaded) => Refusal::Overloaded,
-            Err(Error::Unavailable(_)) => Refusal::Unavailable,
-            Err(Error::Sealed | Error::Unusable(_) | Error::Database(_)) => Refusal::Failed,
+    pub(crate) fn settled(&self, error: Option<&Error>) {
+        let refusal = match error {
+            Some(Error::Overloaded) => Refusal::Overloaded,
+            Some(Error::Unavailable(_)) => Refusal::Unavailable,
+            Some(Error::Sealed | Error::Unusable(_) | Error::Database(_)) => Refusal::Failed,
             _ => return,
         };
         self.messages_refused.add(refusal, 1);
