@@ -3,15 +3,7 @@
 -- then the claim says so first. An endpoint that is on again is left alone, too: whether it is off and what is owed to it is read
 -- in one snapshot, so nothing that was accepted after it had been switched on can be meant.
 -- Returns how many ended for each endpoint that was looked at; nothing for those for which the limit left no room.
-create function cancel_v1(p_endpoint uuid[], p_limit integer) returns table (endpoint_id uuid, canceled integer) language plpgsql volatile
-  set jit = off
-  set enable_seqscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
-  set enable_bitmapscan = off
-  set enable_sort = off
-  set plan_cache_mode = force_generic_plan
-as $$
+create function cancel_v1(p_endpoint uuid[], p_limit integer) returns table (endpoint_id uuid, canceled integer) language plpgsql volatile as $$
 #variable_conflict use_column
 declare
   v_id uuid;

@@ -23,15 +23,7 @@ create function claim_v1(
   message_id uuid, endpoint_id uuid, run integer, tenant_id uuid, application_id uuid, trigger smallint, attempts smallint,
   version bigint, payload bytea, content_type text, message_key text, released_at timestamptz, gate smallint,
   resume_at uuid, crowded uuid[], crowded_tenants uuid[], throttled uuid[], tokens_in float8, rescued integer, given_up integer
-) language plpgsql volatile
-  set jit = off
-  set enable_seqscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
-  set enable_bitmapscan = off
-  set enable_sort = off
-  set plan_cache_mode = force_generic_plan
-as $$
+) language plpgsql volatile as $$
 #variable_conflict use_column
 declare
   v_i integer := 0;

@@ -4,15 +4,7 @@
 -- its end in search of a key that is rarer than it thinks.
 create function messages_of_key_v1(
   p_application uuid, p_message_key text, p_is_up boolean, p_first uuid, p_end uuid, p_channel text, p_event_types text[], p_limit bigint
-) returns setof message language plpgsql stable
-  set jit = off
-  set enable_seqscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
-  set enable_bitmapscan = off
-  set enable_sort = off
-  set plan_cache_mode = force_generic_plan
-as $$
+) returns setof message language plpgsql stable as $$
 begin
   if p_is_up then
     return query

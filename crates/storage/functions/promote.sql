@@ -1,13 +1,5 @@
 -- Moves what has fallen due from queue_later to queue; returns how many.
-create function promote_v1(p_limit integer) returns integer language plpgsql volatile
-  set jit = off
-  set enable_seqscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
-  set enable_bitmapscan = off
-  set enable_sort = off
-  set plan_cache_mode = force_generic_plan
-as $$
+create function promote_v1(p_limit integer) returns integer language plpgsql volatile as $$
 declare
   v_count integer;
 begin

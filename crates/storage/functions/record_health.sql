@@ -6,15 +6,7 @@ create function record_health_v1(
   p_endpoint uuid[], p_tenant uuid[], p_has_success boolean[], p_tail integer[], p_has_failed_probe boolean[],
   p_opens_after integer, p_first_cool_down float8, p_longest_cool_down float8, p_first_slots integer, p_closes_at integer,
   p_forgets_after float8, p_disables_after float8
-) returns table (endpoint_id uuid, tenant_id uuid, state smallint, has_changed boolean, is_given_up boolean) language plpgsql volatile
-  set jit = off
-  set enable_seqscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
-  set enable_bitmapscan = off
-  set enable_sort = off
-  set plan_cache_mode = force_generic_plan
-as $$
+) returns table (endpoint_id uuid, tenant_id uuid, state smallint, has_changed boolean, is_given_up boolean) language plpgsql volatile as $$
 #variable_conflict use_column
 declare
   v record;

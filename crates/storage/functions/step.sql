@@ -32,15 +32,7 @@ create function step_v1(
   f_message uuid[], f_endpoint uuid[], f_run integer[], f_lease uuid[], f_kind smallint[], f_attempt uuid[], f_number smallint[],
   f_outcome smallint[], f_status smallint[], f_duration integer[], f_response bytea[], f_url text[], f_delay float8[], f_is_resent boolean[],
   f_event smallint[]
-) returns table (o integer, outcome smallint, ref uuid, is_mismatch boolean) language plpgsql volatile
-  set jit = off
-  set enable_seqscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
-  set enable_bitmapscan = off
-  set enable_sort = off
-  set plan_cache_mode = force_generic_plan
-as $$
+) returns table (o integer, outcome smallint, ref uuid, is_mismatch boolean) language plpgsql volatile as $$
 #variable_conflict use_column
 declare
   v_live uuid[];

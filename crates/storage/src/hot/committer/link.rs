@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, types::Uuid};
 use crate::{
     Db,
     connection::Connection,
+    error::is_partition_missing,
     locks::{SESSION_LOCK, lock_id},
     session::Session,
 };
@@ -50,18 +51,18 @@ pub(super) enum Trouble {
 
 impl Trouble {
     pub(super) fn of(error: &sqlx::Error) -> Self {
-        let sqlx::Error::Database(database) = error else {
-            // An error of our own making (encoding) is the data's; all others are the connection's.
-            return if matches!(error, sqlx::Error::Encode(_)) { Self::BadData } else { Self::Lost };
-        };
-        Self::of_state(database.code().as_deref().unwrap_or_default(), database.constraint().is_some())
+        match error {
+            error if is_partition_missing(error) => Self::MissingPartition,
+            sqlx::Error::Database(database) => Self::of_state(database.code().as_deref().unwrap_or_default()),
+            // An error of our own making is the data's; all others are the connection's.
+            sqlx::Error::Encode(_) => Self::BadData,
+            _ => Self::Lost,
+        }
     }
 
     /// What an SQLSTATE means (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-    fn of_state(code: &str, has_constraint: bool) -> Self {
+    fn of_state(code: &str) -> Self {
         match code {
-            // A row without a partition breaks no constraint that has a name.
-            "23514" if !has_constraint => Self::MissingPartition,
             // The statement was canceled: by its timeout, or by somebody who found it slow.
             "57014" => Self::TooSlow,
             // No lock in time, a deadlock, a serialization failure (of somebody's trigger): another try may do better.
@@ -151,16 +152,14 @@ mod tests {
             (Trouble::TooSlow, &["57014"]),
             (Trouble::Locked, &["55P03", "40P01", "40001"]),
             (Trouble::TooLarge, &["53200"]),
-            (Trouble::BadData, &["22021", "23502", "54000"]),
+            (Trouble::BadData, &["22021", "23502", "23514", "54000"]),
             // A full disk, too many connections, a fault of the server, something that is not there yet.
             (Trouble::NotNow, &["53100", "53300", "XX000", "42883", ""]),
         ];
         for (trouble, codes) in table {
             for code in codes {
-                assert_eq!(Trouble::of_state(code, false), trouble, "{code}");
+                assert_eq!(Trouble::of_state(code), trouble, "{code}");
             }
         }
-        assert_eq!(Trouble::of_state("23514", false), Trouble::MissingPartition);
-        assert_eq!(Trouble::of_state("23514", true), Trouble::BadData, "a broken constraint is no missing partition");
     }
 }

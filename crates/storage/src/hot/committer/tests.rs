@@ -303,11 +303,7 @@ async fn a_missing_partition_is_made_and_a_stale_cache_is_found_out() {
 async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
     let stage = Stage::set().await;
     let (hand_off, _jobs) = hand_off::channel(Limits { per_endpoint: 4, in_all: 64 });
-    let shared = Arc::new(Shared {
-        db: stage.db.clone(),
-        new: mpsc::unbounded_channel().0.downgrade(),
-        room: Arc::default(),
-    });
+    let shared = Arc::new(Shared { db: stage.db.clone(), new: mpsc::unbounded_channel().0.downgrade(), room: Arc::default() });
     let mut pending = Vec::new();
     for (claim, key) in [(Some(claim(1, 1)), None), (None, None), (None, Some("k")), (Some(claim(2, 2)), Some("other"))] {
         let new = NewMessage { claim, message_key: key.map(Into::into), ..stage.message("{}").await };
