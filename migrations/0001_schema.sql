@@ -44,7 +44,7 @@ $$;
 create function posthaste_id(public_id text) returns uuid language plpgsql immutable strict parallel safe as $$
 declare
   alphabet constant text := '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
-  parts constant text[] := regexp_match(public_id, '^(app|atmpt|ep|evtype|msg|org)_([0-9A-Za-z]{27})$');
+  parts constant text[] := regexp_match(public_id, '^(app|atmpt|ep|evtype|msg|org|qtask)_([0-9A-Za-z]{27})$');
   number numeric := 0;
   hex text := '';
   id uuid;
@@ -200,6 +200,7 @@ create table endpoint (
   is_disabled boolean not null default false,
   event_types text[],
   channels text[],
+  since_version bigint not null default 1,
   metadata jsonb not null default '{}',
   headers bytea,
   created_at timestamptz not null default now(),
@@ -209,6 +210,7 @@ create table endpoint (
   constraint metadata_is_an_object check (jsonb_typeof(metadata) = 'object'),
   constraint filters_are_not_empty check (cardinality(event_types) > 0 and cardinality(channels) > 0)
 );
+comment on column endpoint.since_version is 'the first version of its application that has it: a message that was accepted under an earlier one is not owed to it';
 comment on column endpoint.headers is 'sealed JSON object';
 create unique index endpoint_uid on endpoint (application_id, uid) where deleted_at is null;
 create index endpoint_list on endpoint (application_id, id) where deleted_at is null;
@@ -407,6 +409,36 @@ create table own_event_turn (
   constraint there_is_only_one check (is_only)
 );
 insert into own_event_turn (holder, ends_at) values ('00000000-0000-0000-0000-000000000000', '-infinity');
+-- Long work, step by step. A step is one transaction: it locks the row, does a bounded piece, and writes how far it is, so that a worker
+-- that dies leaves nothing half-done and nothing taken. Whoever finds the row unlocked goes on. A fan-out has the id of its message.
+create table task (
+  id uuid primary key,
+  tenant_id uuid not null,
+  application_id uuid not null,
+  endpoint_id uuid,
+  cursor uuid,
+  due_at timestamptz not null default now(),
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  scanned bigint not null default 0,
+  done bigint not null default 0,
+  kind smallint not null,
+  state smallint not null default 0,
+  failures smallint not null default 0,
+  parameters jsonb not null default '{}',
+  error text,
+  constraint kind_is_known check (kind between 1 and 3),
+  constraint state_is_known check (state between 0 and 3)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+comment on column task.kind is '1 fan-out of a message, 2 recover, 3 replay what is missing';
+comment on column task.state is '0 to be done, 1 finished (a fan-out is then removed), 2 failed, 3 canceled';
+comment on column task.cursor is 'what has been looked at: everything up to this id; null: nothing yet';
+comment on column task.due_at is 'when its next step may be done: of a tenant''s tasks the one with the earliest comes first';
+comment on column task.failures is 'how many steps in a row could not be done';
+comment on column task.scanned is 'how much has been looked at';
+comment on column task.done is 'how many deliveries it has made';
+create index task_due on task (tenant_id, due_at) where state = 0;
+create index task_list on task (tenant_id, id) where kind <> 1;
 
 -- ── Partitions ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 

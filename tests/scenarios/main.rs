@@ -73,6 +73,7 @@ mod starting;
 /// The Svix dialect, driven by the official SDK where it can.
 mod svix;
 /// The tree keeps to its own rules.
+mod tasks;
 mod tidy;
 /// An older release on a newer schema, and a newer one on an older schema.
 mod upgrades;

@@ -162,15 +162,15 @@ async fn a_message_that_cannot_be_stored_is_refused_and_its_batch_is_accepted() 
     assert_eq!(app.database.number("select count(*) from idempotency").await, 19);
 }
 
-/// How many endpoints the large application has, and how many publish to it at once.
-const ENDPOINTS: usize = 5_000;
+/// How many endpoints the large application has: as many as are written with a message. How many publish to it at once.
+const ENDPOINTS: usize = 500;
 const PUBLISHERS: usize = 60;
 
 /// How long the neighbour goes on after everybody else.
 const AFTERWARDS: usize = 3;
 
 #[tokio::test]
-async fn an_application_of_thousands_of_endpoints_is_served_and_keeps_no_neighbour_waiting() {
+async fn an_application_of_hundreds_of_endpoints_is_served_and_keeps_no_neighbour_waiting() {
     let app = App::with(Options { roles: Roles::Api, ..Options::default() }).await;
     let large = app.customer().await;
     large.endpoint("http://127.0.0.1:9/").await;
@@ -203,7 +203,7 @@ async fn an_application_of_thousands_of_endpoints_is_served_and_keeps_no_neighbo
         "what was accepted, and nothing else"
     );
     assert_eq!(app.database.number("select count(*) from queue").await, i64::try_from(ENDPOINTS * PUBLISHERS + own).expect("a number"));
-    assert_eq!(app.database.number(LARGEST_SHARED).await, 0, "a message that owes so much shares its transaction with none");
+    assert_eq!(app.database.number(LARGEST_SHARED).await, 0, "no transaction stores more than it may");
     let overtaken = app.database.texts(OVERTAKEN).await;
     assert_eq!(overtaken.len(), own);
     assert!(own > 2 * AFTERWARDS, "the neighbour published all the while, {own} messages");
@@ -226,9 +226,8 @@ async fn until_accepted(customer: Customer, number: usize) -> String {
     }
 }
 
-/// How many transactions stored several messages, one of them for thousands of endpoints. A row shows which transaction wrote it.
-const LARGEST_SHARED: &str =
-    "select count(*) from (select from queue group by xmin::text having count(*) > 2000 and count(distinct message_id) > 1) shared";
+/// How many transactions stored more than they may. A row shows which transaction wrote it.
+const LARGEST_SHARED: &str = "select count(*) from (select from queue group by xmin::text having count(*) > 2000) shared";
 
 /// For each message of an application of one endpoint: how many transactions began after it had come, which its id says, and
 /// ended before its own, though they were for others. What is due without a lease says when its transaction began.

@@ -113,6 +113,8 @@ fn constants() -> BTreeMap<&'static str, String> {
         ("p_share", "64".into()),
         ("p_bytes", "8388608".into()),
         ("p_quota", "1024".into()),
+        ("t_of", "'{}'".into()),
+        ("t_version", "'{}'".into()),
         ("p_endpoint", "'{}'".into()),
         ("p_free", "'{}'".into()),
         ("p_taken", "'{}'".into()),

@@ -138,10 +138,15 @@ impl Database {
 
     /// Stops every insert into `table` half-way, inside its transaction, until the hold is released.
     pub async fn hold_inserts(&self, table: &str) -> Hold {
+        self.hold_inserts_where(table, "true").await
+    }
+
+    /// The same for those rows alone for which `condition` holds; it calls them `new`.
+    pub async fn hold_inserts_where(&self, table: &str, condition: &str) -> Hold {
         let sql = format!(
             "create function hold_insert() returns trigger language plpgsql set lock_timeout = '5s' as
                $$ begin perform pg_advisory_xact_lock_shared({HOLD}); return new; end $$;
-             create trigger hold_insert before insert on {table} for each row execute function hold_insert();"
+             create trigger hold_insert before insert on {table} for each row when ({condition}) execute function hold_insert();"
         );
         self.execute(&sql).await;
         self.hold_again().await

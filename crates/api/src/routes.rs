@@ -15,6 +15,7 @@ use crate::{
 pub(crate) fn table() -> Table {
     use crate::svix::{
         application, attempt, endpoint, endpoint_headers, endpoint_health, endpoint_secret, event_type, idempotency, message, own_endpoint,
+        task,
     };
 
     Table::new(&Svix)
@@ -51,6 +52,11 @@ pub(crate) fn table() -> Table {
         .allow(May::ReadAttempt, operation!(attempt::list_by_message))
         .allow(May::ReadAttempt, operation!(attempt::get))
         .allow(May::Resend, operation!(attempt::resend))
+        .allow(May::Resend, operation!(task::recover))
+        .allow(May::Resend, operation!(task::replay_missing))
+        .allow(May::ReadTask, operation!(task::list))
+        .allow(May::ReadTask, operation!(task::get))
+        .allow(May::CancelTask, operation!(task::cancel))
         .allow(May::ReadIdempotency, operation!(idempotency::get_policy))
         .allow(May::WriteIdempotency, operation!(idempotency::update_policy))
         .allow(May::ReadIdempotency, operation!(idempotency::list_records))

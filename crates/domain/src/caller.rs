@@ -55,6 +55,10 @@ permissions! {
     ReadAttempt = "attempt:read",
     /// Have a message sent to an endpoint again.
     Resend = "attempt:resend",
+    /// See long work and how far it is.
+    ReadTask = "task:read",
+    /// Stop it.
+    CancelTask = "task:cancel",
     /// See how idempotency keys are treated, and what is kept under them.
     ReadIdempotency = "idempotency:read",
     /// Change how they are treated.

@@ -132,6 +132,8 @@ id! {
     MessageId = "msg";
     /// An inbound URL with a verifier.
     SourceId = "src";
+    /// Long work that goes on by itself.
+    TaskId = "qtask";
     /// The isolation boundary. Its public name is the token's subject; this id stays inside.
     TenantId = "org";
 }

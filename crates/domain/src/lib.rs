@@ -7,7 +7,8 @@
 //! [`retry`] when to try again · [`retry_strategy`] that in a line · [`health`] when to hold back · [`signing`] how a receiver
 //! knows that it was us · [`convoy_signature`] how one of Convoy does · [`egress_policy`] whom we may call · [`url_policy`] which URLs
 //! an endpoint may have · [`source`] requests that others send to us · [`mac`] keyed hashes as others write them ·
-//! [`own_event`] what a tenant hears of its own things · [`idempotency`] one request, one effect.
+//! [`own_event`] what a tenant hears of its own things ·
+//! [`idempotency`] one request, one effect · [`task`] long work.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
@@ -30,4 +31,5 @@ pub mod retry;
 pub mod retry_strategy;
 pub mod signing;
 pub mod source;
+pub mod task;
 pub mod url_policy;

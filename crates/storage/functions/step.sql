@@ -7,8 +7,8 @@
 -- f_…: finished sends, each recorded only under its live lease: a late result changes nothing. kind: 0 finished, 1 to be tried again after
 -- f_delay seconds, 2 handed back unsent; f_event: empty, or for each what is to be told of it, null: nothing. p_…: new messages
 -- (p_payload_seconds: for how long the payload is kept, null: as long as its message); a_…: the versions of the applications whose
--- endpoints were used; d_…: what the messages owe. Returns a row
--- for each message that was not simply executed:
+-- endpoints were used; d_…: what the messages owe; t_…: the messages that owe too much to be written at once, each of which gets a
+-- fan-out instead. Returns a row for each message that was not simply executed:
 --   1 key busy · 2 event id busy · 3 message key busy · 4 replay · 5 mismatch · 6 event id taken · 7 stale endpoints
 --   8 executed as a duplicate · 9 replay of "event id taken" · 10 executed before (by a run of this batch whose end was lost)
 -- and a row with outcome 100 for each result that came too late.
@@ -27,7 +27,7 @@ create function step_v1(
   p_uid_hash uuid[], p_key_hash uuid[], p_digest uuid[],
   p_lock bigint[], p_uid_lock bigint[], p_key_lock bigint[],
   a_id uuid[], a_version bigint[],
-  d_of integer[], d_endpoint uuid[], d_is_leased boolean[],
+  d_of integer[], d_endpoint uuid[], d_is_leased boolean[], t_of integer[], t_version bigint[],
   p_lease uuid, p_lease_seconds float8, p_horizon interval, p_is_rerun boolean,
   f_message uuid[], f_endpoint uuid[], f_run integer[], f_lease uuid[], f_kind smallint[], f_attempt uuid[], f_number smallint[],
   f_outcome smallint[], f_status smallint[], f_duration integer[], f_response bytea[], f_url text[], f_delay float8[], f_is_resent boolean[],
@@ -199,6 +199,11 @@ begin
     select p_id[t.o], t.endpoint, p_tenant[t.o], p_application[t.o], case when t.is_leased then p_lease end,
         case when t.is_leased then now() + make_interval(secs => p_lease_seconds) else now() end
       from (select unnest(d_of) as o, unnest(d_endpoint) as endpoint, unnest(d_is_leased) as is_leased) t where v_state[t.o] = 0;
+  if cardinality(t_of) > 0 then
+    insert into task (id, tenant_id, application_id, kind, parameters)
+      select p_id[t.o], p_tenant[t.o], p_application[t.o], 1, jsonb_build_object('version', t.version)
+        from (select unnest(t_of) as o, unnest(t_version) as version) t where v_state[t.o] = 0;
+  end if;
   insert into idempotency (k, tenant_id, fingerprint, status, expires_at, ref)
     select t.k, t.tenant, t.fingerprint, case when v_state[t.n] = 6 then 409 else 202 end, now() + make_interval(secs => t.ttl),
         case when v_state[t.n] = 6 then v_ref[t.n] else t.id end

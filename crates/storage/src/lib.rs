@@ -21,8 +21,10 @@ pub use ground::{
     schema::{Ahead, Migrated, SchemaState},
     wakeups,
 };
-pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, outbox, queue, tenants};
-pub use records::{ahead, applications, attempts, bench, endpoints, event_types, messages, own_endpoints, policies, reseal, workers};
+pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, outbox, queue, runner, tenants};
+pub use records::{
+    ahead, applications, attempts, bench, endpoints, event_types, messages, own_endpoints, policies, reseal, tasks, workers,
+};
 
 use ground::{clock, connect, connection, deadline, error, functions, hosts, locks, opener, pool, schema, sealed, session, trim};
 use hot::{cancel, flights, gates, keys, known_tenants, listeners, progress, put_off, replays, report, subscribers, switched_off};

@@ -6,7 +6,8 @@
 //! through · [`lanes`] no more than so many sends per endpoint ·
 //! [`queue`] the apalis runtime that runs one task per delivery · [`claimer`] fetches what nobody handed over: retries,
 //! overflow, the rows of dead nodes · [`health`] tells the other nodes which endpoints fail, and hears it from them ·
-//! [`own_events`] publishes what tenants are to hear of their own things · [`upkeep`] makes and drops partitions by the hour.
+//! [`own_events`] publishes what tenants are to hear of their own things ·
+//! [`tasks`] does long work step by step · [`upkeep`] makes and drops partitions by the hour.
 //!
 //! What a receiver did is a value and never an `Err`; an `Err` in here means that our own infrastructure failed, and then a
 //! job is handed back or tried again, never lost.
@@ -19,6 +20,7 @@ mod lanes;
 mod own_events;
 mod queue;
 mod request;
+mod tasks;
 mod upkeep;
 mod way_out;
 
@@ -94,6 +96,7 @@ pub struct Worker {
     health: Arc<Health>,
     telling: JoinHandle<()>,
     looking: JoinHandle<()>,
+    tasks: JoinHandle<()>,
     upkeep: JoinHandle<()>,
     own_events: JoinHandle<()>,
 }
@@ -106,6 +109,7 @@ pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jo
     let terms = upkeep::Terms { retention: config.retention, lease: lease(request_timeout), longest_wait: config.schedule.longest_wait() };
     let upkeep = upkeep::run(db.clone(), terms);
     let own_events = own_events::run(outbox, is_stopping.clone());
+    let tasks = tasks::run(db.clone(), is_stopping.clone());
     let health = Arc::new(Health::new(&db, &hand_off));
     let dispatcher = Arc::new(Dispatcher::new(config, db, completer.clone(), Arc::clone(&health), is_stopping.clone()));
     Worker {
@@ -117,6 +121,7 @@ pub fn start(config: Config, db: Db, completer: Completer, hand_off: HandOff, jo
         looking: tokio::spawn(health::look_after_the_unreadable(Arc::clone(&health))),
         sending: queue::start(jobs, completer, dispatcher, is_stopping),
         health,
+        tasks: tokio::spawn(tasks),
         upkeep: tokio::spawn(upkeep),
         own_events: tokio::spawn(own_events),
     }
@@ -126,14 +131,28 @@ impl Worker {
     /// Stops in two steps: nothing more is claimed or begun, and what has not begun is handed back; then what is being sent
     /// finishes. Takes at most the request timeout and three seconds.
     pub async fn stop(self) {
-        let Self { stopping, hand_off, request_timeout, mut claiming, mut sending, health, telling, looking, upkeep, mut own_events } =
-            self;
+        let Self {
+            stopping,
+            hand_off,
+            request_timeout,
+            mut claiming,
+            mut sending,
+            health,
+            telling,
+            looking,
+            mut tasks,
+            upkeep,
+            mut own_events,
+        } = self;
         let begun = Instant::now();
         stopping.send_replace(true);
         upkeep.abort();
         looking.abort();
         if timeout_at(begun + CLAIM_PATIENCE, &mut claiming).await.is_err() {
             claiming.abort();
+        }
+        if timeout_at(begun + CLAIM_PATIENCE, &mut tasks).await.is_err() {
+            tasks.abort();
         }
         hand_off.close();
         if timeout_at(begun + CLAIM_PATIENCE, &mut own_events).await.is_err() {

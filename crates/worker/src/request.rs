@@ -247,6 +247,7 @@ mod tests {
             },
             headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect::<Headers>(),
             secrets: vec![(Secret::parse(NEW).expect("a secret"), None), (Secret::parse(OLD).expect("a secret"), Some(old_signs_until))],
+            since_version: 1,
             is_unreadable: false,
         }
     }

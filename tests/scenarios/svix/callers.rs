@@ -24,6 +24,7 @@ struct Furnished {
     endpoint: String,
     message: String,
     attempt: String,
+    task: String,
     receiver: Receiver,
     own_endpoint: String,
 }
@@ -37,7 +38,9 @@ impl Furnished {
         let attempt = customer.attempts(&message, 1).await[0].id().to_owned();
         let own_endpoint = json!({ "url": "https://example.com/", "disabled": true });
         let own_endpoint = app.client.post("/api/v1/operational-webhook/endpoint", &own_endpoint).await.expect(201).text("id");
-        Self { customer, endpoint, message, attempt, receiver, own_endpoint }
+        let since = json!({ "since": "2026-01-01T00:00:00Z" });
+        let task = app.client.post(&customer.path(&format!("/endpoint/{endpoint}/recover")), &since).await.expect(202).text("id");
+        Self { customer, endpoint, message, attempt, task, receiver, own_endpoint }
     }
 
     fn path(&self, template: &str) -> String {
@@ -46,6 +49,7 @@ impl Furnished {
             .replace("{endpoint_id}", if template.contains("/operational-webhook/") { &self.own_endpoint } else { &self.endpoint })
             .replace("{msg_id}", &self.message)
             .replace("{attempt_id}", &self.attempt)
+            .replace("{task_id}", &self.task)
             .replace("{event_type_name}", "user.signup")
     }
 }

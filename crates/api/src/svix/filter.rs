@@ -38,7 +38,7 @@ impl Parameters for ListFilter {}
 /// A moment: RFC 3339, or the looser forms that chrono reads (a space for the `T`, ` UTC` for the offset). A moment that no clock of ours
 /// can show is the nearest one that it can.
 #[derive(Clone, Copy, Debug)]
-struct Moment(DateTime<Utc>);
+pub(super) struct Moment(pub(super) DateTime<Utc>);
 
 impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -29,10 +29,11 @@ mod page;
 #[cfg(test)]
 mod patterns;
 mod payload_retention;
+pub(crate) mod task;
 
 use axum::http::{HeaderMap, Method};
 use chrono::{DateTime, SecondsFormat, Utc};
-use domain::id::{ApplicationId, AttemptId, EndpointId, Id, MessageId};
+use domain::id::{ApplicationId, AttemptId, EndpointId, Id, MessageId, TaskId};
 use serde::{Serialize, Serializer};
 use storage::idempotency::Answer;
 use utoipa::ToSchema;
@@ -65,6 +66,7 @@ impl Dialect for Svix {
             "endpoint_id" => Kind::Endpoint,
             "msg_id" => Kind::Message,
             "attempt_id" => Kind::Attempt,
+            "task_id" => Kind::Task,
             _ => Kind::Name,
         }
     }
@@ -75,6 +77,7 @@ impl Dialect for Svix {
             Kind::Endpoint => EndpointId::parse(text).map(Uuid::from).ok(),
             Kind::Message => MessageId::parse(text).map(Uuid::from).ok(),
             Kind::Attempt => AttemptId::parse(text).map(Uuid::from).ok(),
+            Kind::Task => TaskId::parse(text).map(Uuid::from).ok(),
             Kind::Name => None,
         }
     }

@@ -3,11 +3,9 @@
 use axum::http::Method;
 
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
-pub(crate) const OPERATIONS: [(&str, &str); 57] = [
+pub(crate) const OPERATIONS: [(&str, &str); 53] = [
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/msg", "GET"),
-    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/recover", "POST"),
-    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/replay-missing", "POST"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/send-example", "POST"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/stats", "GET"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/transformation", "GET PATCH"),
@@ -30,8 +28,6 @@ pub(crate) const OPERATIONS: [(&str, &str); 57] = [
     ("/api/v1/auth/stream/{stream_id}/expire-all", "POST"),
     ("/api/v1/auth/stream/{stream_id}/sink/{sink_id}/poller/token", "GET"),
     ("/api/v1/auth/stream/{stream_id}/sink/{sink_id}/poller/token/rotate", "POST"),
-    ("/api/v1/background-task", "GET"),
-    ("/api/v1/background-task/{task_id}", "GET"),
     ("/api/v1/connector", "GET POST"),
     ("/api/v1/connector/{connector_id}", "GET PUT PATCH DELETE"),
     ("/api/v1/environment/export", "POST"),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use domain::{
     application::check_name,
     caller::Caller,
-    id::{ApplicationId, AttemptId, EndpointId, Id, MessageId, TenantId},
+    id::{ApplicationId, AttemptId, EndpointId, Id, MessageId, TaskId, TenantId},
     idempotency::Key,
 };
 use serde::Deserialize;
@@ -76,7 +76,7 @@ impl FromRequestParts<Context> for Call {
                 Kind::Application => Span::current().record("application", value),
                 Kind::Endpoint => Span::current().record("endpoint", value),
                 Kind::Message => Span::current().record("message", value),
-                Kind::Attempt | Kind::Name => continue,
+                Kind::Attempt | Kind::Task | Kind::Name => continue,
             };
         }
         let query = parts.uri.query().unwrap_or_default();
@@ -195,6 +195,14 @@ impl Call {
         match self.reference(Kind::Attempt) {
             Reference::Id(id) => Ok(id),
             Reference::Uid(_) => Err(ApiError::NotFound("attempt")),
+        }
+    }
+
+    /// The task in the path.
+    pub(crate) fn task(&self) -> ApiResult<TaskId> {
+        match self.reference(Kind::Task) {
+            Reference::Id(id) => Ok(id),
+            Reference::Uid(_) => Err(ApiError::NotFound("task")),
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     Message,
     /// An attempt.
     Attempt,
+    /// A task.
+    Task,
     /// What has no id to be called by, such as an event type.
     Name,
 }

@@ -180,7 +180,7 @@ impl Call {
                         Box::pin(messages::get(self.db(), self.tenant_id(), &self.application(), &reference)).await?.id.into()
                     }
                 },
-                Kind::Attempt | Kind::Name => by_name(),
+                Kind::Attempt | Kind::Task | Kind::Name => by_name(),
             });
         }
         Ok(ids)

@@ -38,10 +38,14 @@ pub struct Database {
     sealer: Sealer,
     /// Something is due: wakes the claimer of this process.
     due: Arc<Notify>,
+    /// Long work is to be done: wakes the runner of this process.
+    task_due: Notify,
     /// Something is due: wakes the task that tells the other nodes.
     due_elsewhere: Notify,
     /// Something was noted for a tenant, or somebody else wants to hear: wakes whoever empties the outbox.
     own_events: Notify,
+    /// It is long work.
+    is_task_due_elsewhere: AtomicBool,
     /// Another server seals with a main secret that this one does not have.
     is_strange: AtomicBool,
     /// How far back saved outcomes are looked for, in seconds.
@@ -67,8 +71,10 @@ impl Database {
             clock: Clock::new(),
             sealer: Sealer::new(&config.main_secret, config.previous_main_secret.as_deref()),
             due: Arc::default(),
+            task_due: Notify::new(),
             due_elsewhere: Notify::new(),
             own_events: Notify::new(),
+            is_task_due_elsewhere: AtomicBool::new(false),
             is_strange: AtomicBool::new(false),
             key_horizon: AtomicU64::new(MAX_TTL.as_secs()),
             policy: config.policy,
@@ -152,6 +158,23 @@ impl Database {
     pub(crate) fn wake(&self) {
         self.due.notify_one();
         self.due_elsewhere.notify_one();
+    }
+
+    /// Says that long work is to be done, to this process and to the others.
+    pub(crate) fn wake_runner(&self) {
+        self.task_due.notify_one();
+        self.is_task_due_elsewhere.store(true, Ordering::Relaxed);
+        self.due_elsewhere.notify_one();
+    }
+
+    /// Notified when long work is to be done.
+    pub(crate) fn task_due(&self) -> &Notify {
+        &self.task_due
+    }
+
+    /// Whether the other nodes have not been told yet that long work is to be done; they are now.
+    pub(crate) fn take_task_due_elsewhere(&self) -> bool {
+        self.is_task_due_elsewhere.swap(false, Ordering::Relaxed)
     }
 
     /// Notified when something is due.

@@ -32,6 +32,9 @@ const BACK_OFF: Duration = Duration::from_millis(500);
 /// How long it may be quiet before we ask whether the connection is still there.
 const QUIET: Duration = Duration::from_secs(15);
 
+/// What the news say if long work is to be done too.
+const TASK: &str = "task";
+
 /// Wakes up when something is due.
 #[derive(Debug)]
 pub struct Wakeups {
@@ -63,6 +66,9 @@ impl Wakeups {
                     Ok(Ok(Some(news))) => {
                         self.heard = Instant::now();
                         if !news.channel().starts_with(OWN_EVENTS) {
+                            if news.payload() == TASK {
+                                self.db.task_due().notify_one();
+                            }
                             return;
                         }
                         self.db.own_events().notify_one();
@@ -120,7 +126,8 @@ pub(crate) async fn tell_others(db: Weak<Database>) {
         if news.is_ok() {
             tokio::time::sleep(DEBOUNCE).await;
             // A lost NOTIFY costs others a poll interval and nothing else.
-            sqlx::query!("select pg_notify('posthaste_due_' || 'queue'::regclass::oid, '')").execute(db.pool()).await.ok();
+            let what = if db.take_task_due_elsewhere() { TASK } else { "" };
+            sqlx::query!("select pg_notify('posthaste_due_' || 'queue'::regclass::oid, $1)", what).execute(db.pool()).await.ok();
         }
     }
 }

@@ -105,7 +105,8 @@ fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>
         let headers = sealed_parts::open_headers(db, row.id, row.headers.as_deref());
         let is_unreadable = headers.is_err() || unreadable.contains(&row.id);
         let secrets = secrets.remove(&row.id).unwrap_or_default();
-        Arc::new(Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, is_unreadable })
+        let since_version = row.since_version;
+        Arc::new(Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, since_version, is_unreadable })
     });
     opened.collect()
 }

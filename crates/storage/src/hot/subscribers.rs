@@ -43,11 +43,18 @@ pub struct Target {
     pub headers: Headers,
     /// Signing secrets, the current one first; a superseded one has the time until which it signs.
     pub secrets: Vec<(Secret, Option<DateTime<Utc>>)>,
+    /// The first version of its application that has it.
+    pub since_version: i64,
     /// Whether secrets or headers are missing because this process cannot open them: nothing may be sent as if there were none.
     pub is_unreadable: bool,
 }
 
 impl Target {
+    /// Whether it is owed a message like this one.
+    pub(crate) fn wants(&self, event_type: &str, channels: &[String]) -> bool {
+        !self.endpoint.is_disabled && self.endpoint.filter.wants(event_type, channels)
+    }
+
     /// The secrets that sign at `now`, the current one first.
     pub fn live_secrets(&self, now: DateTime<Utc>) -> Vec<Secret> {
         self.secrets.iter().filter(|(_, until)| until.is_none_or(|until| until > now)).map(|(secret, _)| secret.clone()).collect()

@@ -12,6 +12,9 @@ pub trait Effect: Send {
     /// Whether it makes something due.
     const WAKES: bool = false;
 
+    /// Whether it may ask for long work.
+    const ASKS_FOR_A_TASK: bool = false;
+
     /// Does it, inside a transaction that the caller owns.
     fn apply(self, db: &Database, tx: &mut Connection) -> impl Future<Output = Result<Self::Output>> + Send;
 }

@@ -20,5 +20,6 @@ pub(crate) mod reference;
 pub mod reseal;
 pub(crate) mod resends;
 pub(crate) mod sealed_parts;
+pub mod tasks;
 pub(crate) mod tenants;
 pub mod workers;

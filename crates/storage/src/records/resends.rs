@@ -12,7 +12,7 @@ use crate::{
     applications::{self, Reference},
     connection::Connection,
     effect::Effect,
-    endpoints, messages,
+    endpoints, messages, tasks,
 };
 
 /// Sends a message to one endpoint again: a further run of one attempt, whatever became of the others.
@@ -61,23 +61,47 @@ impl Effect for Resend {
             .await?
             .rows_affected()
             > 0;
-        sqlx::query!(
-            "insert into queue (message_id, endpoint_id, run, tenant_id, application_id, trigger, due_at)
-             select $1, $2, 1 + greatest(
-                 (select max(run) from queue where message_id = $1 and endpoint_id = $2),
-                 (select max(run) from queue_later where message_id = $1 and endpoint_id = $2),
-                 (select max(run) from attempt where message_id = $1 and endpoint_id = $2), 0), $3, $4, 1,
-               case when $5 then least((select min(due_at) from queue where endpoint_id = $2) - interval '1 ms', now()) else now() end",
-            message_id,
-            endpoint.id,
-            Uuid::from(self.tenant_id),
-            Uuid::from(application_id),
-            is_held,
-        )
-        .execute(tx)
-        .await?;
-        Ok(())
+        insert_runs(tx, self.tenant_id.into(), application_id.into(), endpoint.id, &[message_id], is_held).await
     }
+}
+
+/// A further run of one attempt of each of these messages, for one endpoint. The application must be locked, which keeps others from taking
+/// the same runs.
+pub(crate) async fn owe_again(
+    tx: &mut Connection,
+    tenant_id: Uuid,
+    application_id: Uuid,
+    endpoint_id: Uuid,
+    messages: &[Uuid],
+) -> Result<()> {
+    if messages.is_empty() { Ok(()) } else { insert_runs(tx, tenant_id, application_id, endpoint_id, messages, false).await }
+}
+
+async fn insert_runs(
+    tx: &mut Connection,
+    tenant_id: Uuid,
+    application_id: Uuid,
+    endpoint_id: Uuid,
+    messages: &[Uuid],
+    is_first: bool,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into queue (message_id, endpoint_id, run, tenant_id, application_id, trigger, due_at)
+         select m.id, $2, 1 + greatest(
+             (select max(run) from queue where message_id = m.id and endpoint_id = $2),
+             (select max(run) from queue_later where message_id = m.id and endpoint_id = $2),
+             (select max(run) from attempt where message_id = m.id and endpoint_id = $2), 0), $3, $4, 1,
+           case when $5 then least((select min(due_at) from queue where endpoint_id = $2) - interval '1 ms', now()) else now() end
+           from unnest($1::uuid[]) m(id)",
+        messages,
+        endpoint_id,
+        tenant_id,
+        application_id,
+        is_first,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// Releases a duplicate: from now on it is owed to every endpoint that wants it, as if it were the first with its key. Its webhooks
@@ -96,6 +120,8 @@ impl Effect for Release {
     type Output = Message;
 
     const WAKES: bool = true;
+
+    const ASKS_FOR_A_TASK: bool = true;
 
     async fn apply(self, _: &Database, tx: &mut Connection) -> Result<Message> {
         // The lock also lets only one of several releases find the message unreleased.
@@ -134,10 +160,14 @@ async fn owe(tx: &mut Connection, message: &Message) -> Result<()> {
         let filter = Filter { event_types: endpoint.event_types, channels: endpoint.channels };
         filter.wants(&message.event_type, &message.channels).then_some(endpoint.id)
     });
+    let wanting: Vec<_> = wanting.collect();
+    if wanting.len() > tasks::OWED_AT_ONCE {
+        return tasks::put_down_fan_out(tx, message).await;
+    }
     sqlx::query!(
         "insert into queue (message_id, endpoint_id, tenant_id, application_id) select $1, endpoint_id, $3, $4 from unnest($2::uuid[]) endpoint_id",
         Uuid::from(message.id),
-        &wanting.collect::<Vec<_>>(),
+        &wanting,
         Uuid::from(message.tenant_id),
         application_id,
     )

@@ -151,7 +151,6 @@ impl Batch {
     /// and which results came too late, by their places.
     pub(super) async fn run(&self, connection: &mut Connection, key_horizon: Duration) -> Result<(Vec<Decided>, Vec<usize>), sqlx::Error> {
         let (a, f) = (Accept::of(self), Finished::of(self));
-        let horizon = PgInterval { months: 0, days: 0, microseconds: i64::try_from(key_horizon.as_micros()).unwrap_or(i64::MAX) };
         let lines = sqlx::query_as!(
             Line,
             r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v1(
@@ -159,9 +158,10 @@ impl Batch {
                  p_message_key => $7, p_payload => $8, p_content_type => $9, p_payload_seconds => $10, p_k => $11,
                  p_fingerprint => $12, p_ttl => $13, p_saves_conflict => $14, p_uid_hash => $15, p_key_hash => $16, p_digest => $17,
                  p_lock => $18, p_uid_lock => $19, p_key_lock => $20, a_id => $21, a_version => $22, d_of => $23, d_endpoint => $24,
-                 d_is_leased => $25, p_lease => $26, p_lease_seconds => $27, p_horizon => $28, p_is_rerun => $29, f_message => $30,
-                 f_endpoint => $31, f_run => $32, f_lease => $33, f_kind => $34, f_attempt => $35, f_number => $36, f_outcome => $37,
-                 f_status => $38, f_duration => $39, f_response => $40, f_url => $41, f_delay => $42, f_is_resent => $43, f_event => $44)"#,
+                 d_is_leased => $25, t_of => $26, t_version => $27, p_lease => $28, p_lease_seconds => $29, p_horizon => $30,
+                 p_is_rerun => $31, f_message => $32, f_endpoint => $33, f_run => $34, f_lease => $35, f_kind => $36, f_attempt => $37,
+                 f_number => $38, f_outcome => $39, f_status => $40, f_duration => $41, f_response => $42, f_url => $43,
+                 f_delay => $44, f_is_resent => $45, f_event => $46)"#,
             &a.id,
             &a.tenant,
             &a.application,
@@ -187,9 +187,11 @@ impl Batch {
             &a.owed_by,
             &a.owed_to,
             &a.is_leased,
+            &a.fanned_out,
+            &a.fanned_out_at,
             self.lease,
             self.lease_length.as_secs_f64(),
-            horizon,
+            interval(key_horizon),
             self.is_rerun,
             &f.message,
             &f.endpoint,
@@ -228,6 +230,10 @@ impl Batch {
     }
 }
 
+fn interval(length: Duration) -> PgInterval {
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(length.as_micros()).unwrap_or(i64::MAX) }
+}
+
 /// One line of the statement's answer.
 struct Line {
     /// The place in the batch, from 1.
@@ -238,6 +244,9 @@ struct Line {
 }
 
 fn owed(pending: &Pending, hand_off: Option<&HandOff>) -> Vec<Owed> {
+    if pending.is_fanned_out_later() {
+        return Vec::new();
+    }
     pending
         .wanting()
         .map(|target| {
@@ -276,6 +285,8 @@ struct Accept<'a> {
     owed_by: Vec<i32>,
     owed_to: Vec<Uuid>,
     is_leased: Vec<bool>,
+    fanned_out: Vec<i32>,
+    fanned_out_at: Vec<i64>,
 }
 
 impl<'a> Accept<'a> {
@@ -283,6 +294,10 @@ impl<'a> Accept<'a> {
         let mut columns = Self::default();
         for (ordinal, (pending, owed)) in (1..).zip(&batch.new) {
             columns.push(pending);
+            if pending.is_fanned_out_later() {
+                columns.fanned_out.push(ordinal);
+                columns.fanned_out_at.push(pending.subscribers.application.version);
+            }
             for delivery in owed {
                 columns.owed_by.push(ordinal);
                 columns.owed_to.push(delivery.endpoint_id.into());

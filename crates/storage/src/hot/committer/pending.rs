@@ -19,6 +19,7 @@ use crate::{
     flights::Flight,
     hand_off::Job,
     locks::{EVENT_ID, MESSAGE_KEY},
+    tasks,
 };
 
 /// A new message on its way to the writer.
@@ -28,7 +29,7 @@ pub(super) struct Pending {
     /// Who may be owed it: looked up again if the transaction finds that they changed.
     pub(super) subscribers: Arc<Subscribers>,
     /// How many of them want it.
-    pub(super) fan_out: usize,
+    pub(super) wanted_by: usize,
     /// Its idempotency key, under the policy of those subscribers.
     pub(super) claim: Option<Claim>,
     /// The names that it must have to itself in a batch, and under locks in the database.
@@ -60,13 +61,13 @@ impl Pending {
         let scope = subscribers.application.id.into();
         let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(EVENT_ID, scope, text));
         let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(MESSAGE_KEY, scope, text));
-        let fan_out = wanting(&new, &subscribers).count();
+        let wanted_by = wanting(&new, &subscribers).count();
         let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
         Self {
             id,
             new,
             subscribers,
-            fan_out,
+            wanted_by,
             claim,
             event_id_hash,
             message_key_hash,
@@ -103,13 +104,23 @@ impl Pending {
         wanting(&self.new, &self.subscribers)
     }
 
+    /// Whether it owes too much to be written at once: its fan-out is a task, committed with it.
+    pub(super) fn is_fanned_out_later(&self) -> bool {
+        self.wanted_by > tasks::OWED_AT_ONCE
+    }
+
+    /// How many rows are written with it.
+    pub(super) fn rows(&self) -> usize {
+        1 + if self.is_fanned_out_later() { 1 } else { self.wanted_by }
+    }
+
     /// Takes over who may be owed it by now.
     pub(super) fn renew(&mut self, fresh: Arc<Subscribers>) {
         if let Some(claim) = &mut self.claim {
             claim.policy = fresh.policy;
         }
         self.subscribers = fresh;
-        self.fan_out = self.wanting().count();
+        self.wanted_by = self.wanting().count();
     }
 
     /// Whether its publisher has been told to come back later. What the database has not been sent by then is not stored any
@@ -144,8 +155,5 @@ pub(super) struct Finish {
 }
 
 fn wanting<'a>(new: &'a NewMessage, subscribers: &'a Subscribers) -> impl Iterator<Item = &'a Arc<Target>> {
-    subscribers.targets.iter().filter(|target| {
-        let endpoint = &target.endpoint;
-        !endpoint.is_disabled && endpoint.filter.wants(&new.event_type, &new.channels)
-    })
+    subscribers.targets.iter().filter(|target| target.wants(&new.event_type, &new.channels))
 }

@@ -101,6 +101,9 @@ where
         if E::WAKES {
             db.wake();
         }
+        if E::ASKS_FOR_A_TASK {
+            db.wake_runner();
+        }
     } else if let Err(error) = tx.rollback().await {
         tracing::debug!(%error, "a transaction ended with its connection");
     }

@@ -25,6 +25,8 @@ pub(super) struct Backlog {
     sleeping: Reading,
     oldest_due_age: Reading,
     endpoints_held: Reading,
+    tasks: Reading,
+    oldest_fan_out_age: Reading,
     workers: Reading,
     last_claim_age: Reading,
 }
@@ -42,6 +44,8 @@ impl Backlog {
             sleeping: reading(),
             oldest_due_age: reading(),
             endpoints_held: reading(),
+            tasks: reading(),
+            oldest_fan_out_age: reading(),
             workers: reading(),
             last_claim_age: reading(),
         };
@@ -53,6 +57,9 @@ impl Backlog {
         backlog.register_rows(to);
         let held = "Endpoints that the circuit breaker holds, on all nodes; counted up to 10000";
         to.register("endpoints_held", held, backlog.endpoints_held.clone());
+        to.register("tasks_running", "Long work that is not over, on all nodes; counted up to 10000", backlog.tasks.clone());
+        let age = "How long the oldest message waits for its fan-out to be over, on all nodes";
+        to.register_with_unit("oldest_fan_out_age", age, Unit::Seconds, backlog.oldest_fan_out_age.clone());
         let workers = "Processes that claim deliveries, on all nodes";
         to.register("workers", workers, backlog.workers.clone());
         let age = "How long ago a worker last looked for what is due, on all nodes, to within five seconds; not shown if none ever did";
@@ -92,6 +99,8 @@ impl Backlog {
             self.sleeping.set(owed.map(|owed| owed.sleeping));
             self.oldest_due_age.set(owed.map(|owed| owed.oldest_due_age));
             self.endpoints_held.set(owed.map(|owed| owed.endpoints_held));
+            self.tasks.set(owed.map(|owed| owed.tasks.running));
+            self.oldest_fan_out_age.set(owed.map(|owed| owed.tasks.oldest_fan_out_age));
             #[expect(clippy::cast_precision_loss, reason = "nobody runs so many")]
             self.workers.set(owed.map(|owed| owed.census.workers as f64));
             self.last_claim_age.set(owed.and_then(|owed| owed.census.last_claim_age));

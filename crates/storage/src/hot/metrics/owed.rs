@@ -30,7 +30,16 @@ pub(super) struct Owed {
     /// How many seconds the oldest that is due, and neither held nor throttled, has been waiting.
     pub(super) oldest_due_age: f64,
     pub(super) endpoints_held: f64,
+    pub(super) tasks: Tasks,
     pub(super) census: Census,
+}
+
+/// Long work that is not over.
+#[derive(Debug)]
+pub(super) struct Tasks {
+    pub(super) running: f64,
+    /// How many seconds ago the oldest message was accepted whose fan-out is not over.
+    pub(super) oldest_fan_out_age: f64,
 }
 
 /// What the statement counted, and what the table's statistics say of all of it.
@@ -52,6 +61,7 @@ pub(super) async fn look(db: &Database) -> Result<Owed> {
     sqlx::raw_sql(SETTINGS).execute(&mut *tx).await?;
     let census = workers::census(&mut tx).await?;
     let counted = count(&mut tx).await?;
+    let tasks = tasks(&mut tx).await?;
     tx.rollback().await?;
     let ([due, held, throttled, leased], sleeping) = counted.shown();
     Ok(Owed {
@@ -62,6 +72,7 @@ pub(super) async fn look(db: &Database) -> Result<Owed> {
         sleeping,
         oldest_due_age: counted.oldest_due_age.unwrap_or(0.0),
         endpoints_held: counted.endpoints_held,
+        tasks,
         census,
     })
 }
@@ -109,6 +120,17 @@ async fn count(tx: &mut Connection) -> Result<Counted> {
              (select reltuples from pg_class where oid = 'queue_later'::regclass)::float8 as "in_queue_later!",
              (select greatest(extract(epoch from now() - min(d.due_at)), 0)::float8 from due d where d.kind = 'due') as oldest_due_age,
              (select count(*) from (select from endpoint_health where state = 1 limit 10000) held)::float8 as "endpoints_held!""#
+    )
+    .fetch_one(tx)
+    .await?)
+}
+
+async fn tasks(tx: &mut Connection) -> Result<Tasks> {
+    Ok(sqlx::query_as!(
+        Tasks,
+        r#"select count(*)::float8 as "running!",
+                  coalesce(greatest(extract(epoch from now() - min(created_at) filter (where kind = 1)), 0), 0)::float8 as "oldest_fan_out_age!"
+             from (select kind, created_at from task where state = 0 order by tenant_id, due_at limit 10001) running"#
     )
     .fetch_one(tx)
     .await?)

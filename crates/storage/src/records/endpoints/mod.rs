@@ -192,7 +192,7 @@ pub async fn list(
             sqlx::query_as!(
                 Row,
                 r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                          metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
+                          metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
                      from endpoint where application_id = $1 and deleted_at is null and id >= $2 and id < $3
                     order by id "#
                     + $order
@@ -268,7 +268,7 @@ pub(crate) async fn all(connection: &mut Connection, application_id: Application
     let rows = sqlx::query_as!(
         Row,
         r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                  metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
+                  metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where application_id = $1 and deleted_at is null order by id"#,
         id,
     )
@@ -309,7 +309,7 @@ pub(crate) async fn find(
     Ok(sqlx::query_as!(
         Row,
         r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                  metadata as "metadata: Json<Metadata>", headers, created_at, updated_at
+                  metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where application_id = $1 and (id = $2 or uid = $3) and deleted_at is null"#,
         Uuid::from(application_id),
         endpoint.id(),
@@ -335,6 +335,7 @@ pub(crate) struct Row {
     channels: Option<Vec<String>>,
     metadata: Json<Metadata>,
     pub(crate) headers: Option<Vec<u8>>,
+    pub(crate) since_version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }

@@ -26,7 +26,7 @@ async fn check_event_types(tx: &mut Connection, tenant_id: TenantId, change: &Ch
     if missing.is_empty() { Ok(()) } else { Err(Error::UnknownEventTypes(missing)) }
 }
 
-/// Makes an endpoint. Its application must be locked.
+/// Makes an endpoint. Its application must be locked, and gets its next version in the same transaction.
 pub(super) async fn insert(
     db: &Database,
     tx: &mut Connection,
@@ -39,10 +39,10 @@ pub(super) async fn insert(
     let url = change.url.ok_or(Error::NotFound("url"))?;
     let inserted = sqlx::query_as!(
         Row,
-        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, metadata)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, metadata, since_version)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1 + (select version from application where id = $3))
            returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                     metadata as "metadata: Json<Metadata>", headers, created_at, updated_at"#,
+                     metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at"#,
         db.new_id(),
         Uuid::from(tenant_id),
         Uuid::from(application_id),
@@ -84,7 +84,7 @@ pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, 
              updated_at = now()
            where id = $1
            returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
-                     metadata as "metadata: Json<Metadata>", headers, created_at, updated_at"#,
+                     metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at"#,
         was.id,
         change.uid.is_some(),
         change.uid.flatten().map(|uid| uid.to_string()),

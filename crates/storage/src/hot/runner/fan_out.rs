@@ -1,0 +1,47 @@
+//! Makes the deliveries of a message that is owed to more endpoints than are written with it.
+
+use domain::id::MessageId;
+use sqlx::types::Uuid;
+
+use super::Step;
+use crate::{Db, Error, Result, connection::Connection, directory, tasks::Row};
+
+/// How many deliveries one step makes: it holds no lock that others wait for, and takes some tens of milliseconds.
+const STEP: usize = 1_000;
+
+/// The next endpoints that want the message, of those that its application had when it was accepted. Who wants it is asked of the
+/// endpoints as they are by now, as it would be if they were told a little later.
+pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Step> {
+    let version = task.parameters.version.unwrap_or(0);
+    let subscribers = match directory::at_least(db, task.application_id.into(), version).await {
+        Err(Error::NotFound(_)) => return Ok(over(task.cursor, 0, 0)),
+        found => found?,
+    };
+    let message = sqlx::query!("select event_type, channels from message where id = $1 and tenant_id = $2", task.id, task.tenant_id)
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(message) = message else { return Ok(over(task.cursor, 0, 0)) };
+    let channels = message.channels.unwrap_or_default();
+    let rest = subscribers.targets.iter().filter(|target| {
+        let is_new = target.since_version > version;
+        task.cursor.is_none_or(|cursor| Uuid::from(target.endpoint.id) > cursor) && !is_new
+    });
+    let wanting = rest.filter(|target| target.wants(&message.event_type, &channels));
+    let ids: Vec<Uuid> = wanting.take(STEP).map(|target| target.endpoint.id.into()).collect();
+    sqlx::query!(
+        "insert into queue (message_id, endpoint_id, tenant_id, application_id) select $1, endpoint_id, $3, $4 from unnest($2::uuid[]) endpoint_id",
+        task.id,
+        &ids,
+        task.tenant_id,
+        task.application_id,
+    )
+    .execute(tx)
+    .await?;
+    tracing::debug!(message_id = %MessageId::from(task.id), made = ids.len(), "deliveries of a large fan-out are made");
+    let cursor = ids.last().copied();
+    Ok(Step::Done { cursor, scanned: ids.len(), made: ids.len(), is_last: ids.len() < STEP })
+}
+
+fn over(cursor: Option<Uuid>, scanned: usize, made: usize) -> Step {
+    Step::Done { cursor, scanned, made, is_last: true }
+}

@@ -1,0 +1,176 @@
+//! Does what is to be done: one bounded step of one task at a time, of each tenant in turn.
+//!
+//! A step, how far the task is after it and what it has made are one transaction, under the lock of the task's row. That lock is the
+//! lease: whoever dies lets go of it, and whoever finds the row unlocked goes on where the last commit was.
+
+mod fan_out;
+mod recover;
+mod replay;
+
+use domain::task::{Kind, State};
+use sqlx::types::{Json, Uuid};
+
+use crate::{
+    Db, Error, Result,
+    connection::Connection,
+    session::Session,
+    tasks::{Parameters, Row},
+};
+
+/// After how many failures in a row a task that somebody asked for is given up. A fan-out never is: its message was accepted.
+const PATIENCE: i16 = 10;
+/// The longest rest after a failure, in seconds.
+const LONGEST_REST: f64 = 60.0;
+
+/// One step of a task.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It was done.
+    Done {
+        /// How far it has looked.
+        cursor: Option<Uuid>,
+        /// At how much it has looked in this step.
+        scanned: usize,
+        /// How many deliveries it has made in this step.
+        made: usize,
+        /// Whether nothing is left.
+        is_last: bool,
+    },
+    /// There is no sense in going on.
+    Pointless(&'static str),
+}
+
+/// Runs tasks on a connection of its own.
+#[derive(Debug)]
+pub struct Runner {
+    db: Db,
+    session: Option<Session>,
+    /// Whose task was done last.
+    after: Uuid,
+}
+
+impl Runner {
+    /// A runner with a connection of its own, opened when it is first needed.
+    pub fn connect(db: &Db) -> Self {
+        Self { db: db.clone(), session: None, after: Uuid::nil() }
+    }
+
+    /// Returns when a task may be to be done. A caller that stops waiting misses nothing that its next look does not find.
+    pub async fn wait(&self) {
+        self.db.task_due().notified().await;
+    }
+
+    /// Does one step of the task whose turn it is. Returns whether there was one.
+    pub async fn run_once(&mut self) -> Result<bool> {
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => Session::connect(&self.db, "posthaste-tasks").await?,
+        };
+        let done = self.step(session.rested().await?).await?;
+        // Only a session without an error is used again.
+        self.session = Some(session);
+        Ok(done)
+    }
+
+    async fn step(&mut self, connection: &mut Connection) -> Result<bool> {
+        let mut tx = connection.begin().await?;
+        let Some(task) = self.next(&mut tx).await? else {
+            tx.rollback().await?;
+            return Ok(false);
+        };
+        self.after = task.tenant_id;
+        let stepped = match Kind::from_code(task.kind) {
+            Some(Kind::FanOut) => fan_out::step(&self.db, &mut tx, &task).await,
+            Some(Kind::Recover) => recover::step(&mut tx, &task).await,
+            Some(Kind::ReplayMissing) => replay::step(&mut tx, &task).await,
+            // A newer release's: it is left to those that know it.
+            None => Ok(Step::Pointless("this kind of task is not known")),
+        };
+        match stepped {
+            Ok(step) => {
+                let is_due = matches!(step, Step::Done { made, .. } if made > 0);
+                save(&mut tx, &task, step).await?;
+                tx.commit().await?;
+                if is_due {
+                    self.db.wake();
+                }
+            }
+            Err(error) => {
+                tx.rollback().await?;
+                if matches!(error, Error::Unavailable(_)) {
+                    return Err(error);
+                }
+                put_off(connection, &task, &error).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Locks the task whose turn it is: the first of the tenant that comes after the last one.
+    async fn next(&self, tx: &mut Connection) -> Result<Option<Row>> {
+        let found = first_after(&mut *tx, self.after).await?;
+        if found.is_some() || self.after.is_nil() { Ok(found) } else { first_after(tx, Uuid::nil()).await }
+    }
+}
+
+async fn first_after(tx: &mut Connection, tenant_id: Uuid) -> Result<Option<Row>> {
+    Ok(sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, application_id, endpoint_id, cursor, kind, state, scanned, done,
+                  parameters as "parameters: Json<Parameters>", error, created_at, updated_at
+             from task where state = 0 and due_at <= now() and tenant_id > $1 and kind between 1 and 3
+            order by tenant_id, due_at limit 1 for update skip locked"#,
+        tenant_id,
+    )
+    .fetch_optional(tx)
+    .await?)
+}
+
+/// Writes how far the task is, into the transaction of the step.
+async fn save(tx: &mut Connection, task: &Row, step: Step) -> Result<()> {
+    let (cursor, scanned, made, state, error) = match step {
+        Step::Done { is_last: true, .. } if task.kind == Kind::FanOut.code() => {
+            sqlx::query!("delete from task where id = $1 and tenant_id = $2", task.id, task.tenant_id).execute(tx).await?;
+            return Ok(());
+        }
+        Step::Done { cursor, scanned, made, is_last } => {
+            (cursor, scanned, made, if is_last { State::Finished } else { State::Running }, None)
+        }
+        Step::Pointless(why) => (None, 0, 0, State::Failed, Some(why)),
+    };
+    // Its turn comes again after the tenant's other tasks, but a fan-out keeps its place: the message that came first goes out first.
+    sqlx::query!(
+        "update task set cursor = coalesce($3, cursor), scanned = scanned + $4, done = done + $5, state = $6, error = $7, failures = 0,
+                updated_at = now(), due_at = case when kind = 1 then due_at else now() end
+          where id = $1 and tenant_id = $2",
+        task.id,
+        task.tenant_id,
+        cursor,
+        i64::try_from(scanned).unwrap_or(i64::MAX),
+        i64::try_from(made).unwrap_or(i64::MAX),
+        state.code(),
+        error,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// A step could not be done: it is tried again, ever more rarely, and in the end given up if that loses nothing that was accepted.
+async fn put_off(connection: &mut Connection, task: &Row, error: &Error) -> Result<()> {
+    tracing::error!(task_id = %domain::id::TaskId::from(task.id), error = error as &dyn std::error::Error, "a step of a task could not be done");
+    sqlx::query!(
+        "update task set failures = least(failures + 1, 1000), error = $3, updated_at = now(),
+                due_at = now() + make_interval(secs => least(0.1::float8 * power(2::float8, least(failures, 20)::float8), $4::float8)),
+                state = case when failures + 1 >= $5 and kind <> 1 then 2 else state end
+          where id = $1 and tenant_id = $2 and state = 0",
+        task.id,
+        task.tenant_id,
+        error.to_string(),
+        LONGEST_REST,
+        i32::from(PATIENCE),
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! Sends an endpoint what it was never sent: messages from before it was there, or while it was off or did not want them.
+
+use domain::filter::Filter;
+use sqlx::types::Uuid;
+
+use super::Step;
+use crate::{
+    Error, Result,
+    applications::{self, Reference},
+    connection::Connection,
+    resends,
+    tasks::Row,
+};
+
+/// How many messages one step looks at.
+const STEP: i64 = 500;
+
+/// The next messages that the endpoint wants by now, and of which it was never sent anything and is owed nothing. A duplicate that was not
+/// released is no message of its own.
+pub(super) async fn step(tx: &mut Connection, task: &Row) -> Result<Step> {
+    let Some(endpoint_id) = task.endpoint_id else { return Ok(Step::Pointless("it names no endpoint")) };
+    if let Some(why) = unable(&mut *tx, task, endpoint_id).await? {
+        return Ok(Step::Pointless(why));
+    }
+    let (since, until) = task.messages();
+    let first = task.cursor.map_or(since, |cursor| Uuid::from_u128(cursor.as_u128().saturating_add(1)));
+    let endpoint = sqlx::query!("select event_types, channels from endpoint where id = $1 and tenant_id = $2", endpoint_id, task.tenant_id)
+        .fetch_one(&mut *tx)
+        .await?;
+    let filter = Filter { event_types: endpoint.event_types, channels: endpoint.channels };
+    let messages = sqlx::query!(
+        r#"with next as materialized (
+             select id, event_type, channels, duplicate_of, released_at, payload is null or coalesce(payload_expires_at <= now(), false) as is_expunged
+               from message where application_id = $1 and id >= $2 and id < $3 order by id limit $4
+           )
+           select n.id as "id!", n.event_type as "event_type!", n.channels, (
+               not n.is_expunged and (n.duplicate_of is null or n.released_at is not null)
+               and not exists (select from attempt a where a.message_id = n.id and a.endpoint_id = $5)
+               and not exists (select from queue q where q.message_id = n.id and q.endpoint_id = $5)
+               and not exists (select from queue_later q where q.message_id = n.id and q.endpoint_id = $5)
+               and not exists (select from task t where t.id = n.id and t.state = 0)) as "is_missing!"
+             from next n order by n.id"#,
+        task.application_id,
+        first,
+        until,
+        STEP,
+        endpoint_id,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let wanted = messages.iter().filter(|row| row.is_missing && filter.wants(&row.event_type, row.channels.as_deref().unwrap_or_default()));
+    let wanted: Vec<Uuid> = wanted.map(|row| row.id).collect();
+    resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
+    let is_last = messages.len() < usize::try_from(STEP).unwrap_or(0);
+    Ok(Step::Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), made: wanted.len(), is_last })
+}
+
+/// Locks the application, so that nobody else takes the runs that this step is about to take; says why nothing can be sent to the
+/// endpoint, if so.
+pub(super) async fn unable(tx: &mut Connection, task: &Row, endpoint_id: Uuid) -> Result<Option<&'static str>> {
+    match applications::lock(&mut *tx, task.tenant_id.into(), &Reference::Id(task.application_id.into())).await {
+        Err(Error::NotFound(_)) => return Ok(Some("the application was deleted")),
+        locked => locked?,
+    };
+    let is_disabled = sqlx::query_scalar!(
+        "select is_disabled from endpoint where id = $1 and tenant_id = $2 and deleted_at is null",
+        endpoint_id,
+        task.tenant_id
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(match is_disabled {
+        None => Some("the endpoint was deleted"),
+        Some(true) => Some("the endpoint was disabled"),
+        Some(false) => None,
+    })
+}
