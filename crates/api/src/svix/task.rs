@@ -202,7 +202,7 @@ pub(crate) async fn list(call: Call, asked: Asked<(Paging, InOrder, TaskFilter)>
     let page = paging.of_ids(order.is_ascending(false))?;
     let filter = Filter { states: filter.status.map(BackgroundTaskStatus::states), kind: filter.task.map(Kind::from) };
     let tasks = tasks::list(call.db(), call.tenant_id(), filter, &page).await?;
-    Ok(page::list(&tasks, |task| task.id.public(), |task| BackgroundTaskOut::from(task)))
+    Ok(page::list(&tasks, |task| task.id.public(), BackgroundTaskOut::from))
 }
 
 /// Get Background Task
