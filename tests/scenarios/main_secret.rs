@@ -200,6 +200,8 @@ async fn an_endpoint_that_nobody_can_open_is_named_at_start_and_nobody_else_wait
     database.execute("update endpoint_secret set secret = overlay(secret placing 'lost' from 30) where id = (select min(id::text)::uuid from endpoint_secret)").await;
     let mut second = server(&database, &tenant, OLD_ALONE).await;
     second.process.printed("cannot open the secrets or headers of some endpoints").await;
+    let named = second.process.printed(&lost_id).await;
+    assert!(named.contains(&tenant) && named.contains(&customer.id), "{named}");
     delivers(&customer, &second, &neighbours).await;
     assert_eq!(second.client.get("/api/v1/health").await.status, 204, "what is lost is lost for every server");
     assert_eq!(Scrape::of(&second.client).await.get("endpoints_unreadable"), Some(1.0));

@@ -17,19 +17,27 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The rest between two looks at endpoints that could not be opened.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// How many endpoints one line names.
+/// How many endpoints are named.
 const NAMED: usize = 10;
 
 /// Goes on until it is aborted: says which endpoints cannot be opened, and lets those go that can be again.
 pub(crate) async fn look_after_the_unreadable(health: Arc<Health>) {
     match health.look_at_all().await {
         Ok(unreadable) if !unreadable.is_empty() => {
-            let named: Vec<_> = unreadable.iter().take(NAMED).map(ToString::to_string).collect();
             tracing::error!(
                 count = unreadable.len(),
-                endpoint_ids = named.join(" "),
                 "cannot open the secrets or headers of some endpoints: what they are owed waits for the main secret that sealed them, or for new ones (`posthaste reseal` names them all)"
             );
+            for (endpoint_id, owner) in unreadable.into_iter().take(NAMED) {
+                let names = health.find_names(owner).await.ok();
+                tracing::error!(
+                    tenant = names.as_ref().and_then(Names::tenant),
+                    application_id = %owner.application_id,
+                    application_uid = names.as_ref().and_then(Names::application_uid),
+                    %endpoint_id,
+                    "cannot be opened"
+                );
+            }
         }
         Ok(_) => {}
         Err(error) => tracing::debug!(?error, "could not look whether all endpoints can be opened"),

@@ -18,7 +18,7 @@ use crate::{
     endpoint_health::{self, Sum},
     endpoints,
     hand_off::{HandOff, Job},
-    reference::Owner,
+    reference::{Owner, Reference},
     reseal,
 };
 
@@ -116,9 +116,15 @@ impl Health {
     }
 
     /// Looks at all endpoints; returns those that this process cannot open, as far as that was not known.
-    pub async fn look_at_all(&self) -> Result<Vec<EndpointId>> {
+    pub async fn look_at_all(&self) -> Result<Vec<(EndpointId, Owner)>> {
         let unreadable = reseal::unreadable(&self.db).await?;
-        Ok(unreadable.into_iter().filter(|endpoint_id| self.cannot_open(*endpoint_id)).collect())
+        Ok(unreadable.into_iter().filter(|(endpoint_id, _)| self.cannot_open(*endpoint_id)).collect())
+    }
+
+    /// What this owner is called, asked of the database if need be.
+    pub async fn find_names(&self, owner: Owner) -> Result<Names> {
+        directory::find(&self.db, owner.tenant_id, &Reference::Id(owner.application_id)).await?;
+        Ok(self.names(owner))
     }
 
     /// Looks again at some of the endpoints that could not be opened, at others each time; returns those whose deliveries go on.

@@ -2,11 +2,13 @@
 //!
 //! Each value says itself whether it is done, so a run that was cut short is simply repeated.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use domain::id::{EndpointId, Id as _};
 use sqlx::types::Uuid;
 
-use crate::{Database, Error, Result, main_secret, main_secret::SEAL_CHECK};
+use crate::{Database, Error, Result, main_secret, main_secret::SEAL_CHECK, reference::Owner};
 
 /// How many rows are looked at in one batch.
 const BATCH: i64 = 500;
@@ -96,12 +98,12 @@ pub async fn run(db: &Database) -> Result<Resealed> {
 }
 
 /// The endpoints, of those that are sent to, of which this process cannot open something.
-pub(crate) async fn unreadable(db: &Database) -> Result<Vec<EndpointId>> {
-    let mut unreadable = Vec::new();
+pub(crate) async fn unreadable(db: &Database) -> Result<Vec<(EndpointId, Owner)>> {
+    let mut unreadable = BTreeMap::new();
     let mut after = Uuid::nil();
     loop {
         let rows = sqlx::query!(
-            "select s.id, s.endpoint_id, s.secret, e.headers from endpoint_secret s join endpoint e on e.id = s.endpoint_id
+            "select s.id, s.endpoint_id, s.secret, e.headers, e.tenant_id, e.application_id from endpoint_secret s join endpoint e on e.id = s.endpoint_id
               where s.id > $1 and e.deleted_at is null and (s.expires_at is null or s.expires_at > now()) order by s.id limit $2",
             after,
             BATCH
@@ -114,12 +116,11 @@ pub(crate) async fn unreadable(db: &Database) -> Result<Vec<EndpointId>> {
         let is_closed = |owner, sealed: &[u8]| sealer.open(owner, sealed).is_err();
         unreadable.extend(rows.iter().filter_map(|row| {
             let are_headers_closed = row.headers.as_deref().is_some_and(|headers| is_closed(row.endpoint_id, headers));
-            (is_closed(row.id, &row.secret) || are_headers_closed).then_some(EndpointId::from(row.endpoint_id))
+            let owner = Owner { tenant_id: row.tenant_id.into(), application_id: row.application_id.into() };
+            (is_closed(row.id, &row.secret) || are_headers_closed).then_some((EndpointId::from(row.endpoint_id), owner))
         }));
     }
-    unreadable.sort_unstable();
-    unreadable.dedup();
-    Ok(unreadable)
+    Ok(unreadable.into_iter().collect())
 }
 
 async fn secrets(db: &Database, count: &mut Count, unreadable: &mut Vec<Uuid>) -> Result<()> {

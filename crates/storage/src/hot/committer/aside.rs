@@ -12,9 +12,10 @@ use tokio::{
 };
 
 use super::{
+    antidote::antidote,
     batch::Batch,
     link::{LOCK_PATIENCE, Trouble},
-    writer::{LAST_PATIENCE, antidote, count_results},
+    writer::{LAST_PATIENCE, count_results},
 };
 use crate::{Db, connection::Connection, partitions};
 
@@ -149,7 +150,7 @@ impl Keeper {
                 self.connection = None;
             }
             Trouble::MissingPartition => drop(partitions::ensure(&self.db).await),
-            Trouble::BadData if !antidote(&mut waiting.batch) => return true,
+            Trouble::BadData if !antidote(&self.db, &mut waiting.batch) => return true,
             _ => {}
         }
         waiting.rest = (waiting.rest * 2).min(LONGEST_REST);

@@ -4,6 +4,7 @@
 //! waiting for more, and runs one statement ([`batch`]) on a connection of its own ([`link`]). Callers learn the outcome
 //! after the commit, and what is to be sent now is handed over after the commit too.
 
+mod antidote;
 mod aside;
 mod batch;
 mod line;

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use domain::{
     delivery::Trigger,
     id::{EndpointId, Id, MessageId},
@@ -15,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     Options, Published, Shared,
+    antidote::antidote,
     aside::Aside,
     batch::{Batch, Decided, Owed, Verdict},
     line::{CAP, Line},
@@ -143,7 +143,7 @@ impl Writer {
                 parts.extend([second, first]);
             }
             Trouble::BadData | Trouble::MissingPartition => {
-                if antidote(&mut batch) {
+                if antidote(&self.db, &mut batch) {
                     parts.push(batch);
                 }
             }
@@ -394,25 +394,4 @@ pub(super) fn count_results(db: &Db, batch: &Batch, late: &[usize]) {
     for report in recorded.filter_map(|(_, finish)| finish.report.as_ref()) {
         db.metrics().recorded(report);
     }
-}
-
-/// What is left to do with a single item that cannot be stored: a message is refused; a result is recorded without what
-/// the receiver sent, and if even that cannot be stored, its lease runs out and shows it as unknown. Returns whether anything is left
-/// to be written.
-pub(super) fn antidote(batch: &mut Batch) -> bool {
-    for (pending, _) in batch.new.drain(..) {
-        tracing::error!(message_id = %pending.id, "a message cannot be stored");
-        pending.settle(Err(Error::Database(sqlx::Error::WorkerCrashed)));
-    }
-    let Some(finish) = batch.finished.first_mut() else { return false };
-    let job = &finish.job;
-    let Some(report) = finish.report.as_mut() else { return false };
-    if report.url.is_empty() {
-        tracing::error!(message_id = %job.message_id, endpoint_id = %job.endpoint_id, "a result cannot be stored");
-        return false;
-    }
-    report.url.clear();
-    finish.event = None;
-    report.response = Bytes::from_static(b"the response could not be stored");
-    true
 }
