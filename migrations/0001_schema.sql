@@ -382,7 +382,80 @@ create table attempt (
 comment on column attempt.is_resent is 'the kept connection had been closed, so the request was sent once more on a new one';
 create index attempt_of_message on attempt (message_id, id);
 create index attempt_of_endpoint on attempt (endpoint_id, id);
-create index attempt_latest on attempt (endpoint_id, outcome, id) where is_latest;
+create index attempt_latest on attempt (endpoint_id, outcome, id) where is_latest and outcome <> 0;
+-- Looked up by all three: with another first column, the planner could take another index for it.
+create index attempt_of_delivery on attempt (is_latest, endpoint_id, message_id) where is_latest;
+
+-- ── Roll-ups: what happened, counted by time ────────────────────────────────────────────────────────────────────────────
+--
+-- Each process sums in memory and adds its sums once a second, on a connection that is not the committer's. span: 0 a minute, 1 an
+-- hour, 2 a day, all in UTC; `at` is when it begins. Upkeep folds minutes into hours and hours into days, and removes what is past
+-- its retention. A busy endpoint has its row of this minute rewritten each second: no index has a counter in it, and pages keep
+-- room, so that a new version lies beside the old one and costs no index entry.
+
+-- What was owed to an endpoint, how attempts ended, and how long those took that were answered.
+create table endpoint_rollup (
+  endpoint_id uuid not null,
+  tenant_id uuid not null,
+  at timestamptz not null,
+  deliveries bigint not null default 0,
+  succeeded bigint not null default 0,
+  redirected bigint not null default 0,
+  client_errors bigint not null default 0,
+  server_errors bigint not null default 0,
+  timed_out bigint not null default 0,
+  refused bigint not null default 0,
+  blocked bigint not null default 0,
+  other_failures bigint not null default 0,
+  unknown bigint not null default 0,
+  canceled bigint not null default 0,
+  discarded bigint not null default 0,
+  under_16_ms bigint not null default 0,
+  under_32_ms bigint not null default 0,
+  under_64_ms bigint not null default 0,
+  under_128_ms bigint not null default 0,
+  under_256_ms bigint not null default 0,
+  under_512_ms bigint not null default 0,
+  under_1024_ms bigint not null default 0,
+  under_2048_ms bigint not null default 0,
+  under_4096_ms bigint not null default 0,
+  under_8192_ms bigint not null default 0,
+  under_16384_ms bigint not null default 0,
+  slower bigint not null default 0,
+  span smallint not null default 0,
+  primary key (endpoint_id, span, at),
+  constraint span_is_known check (span in (0, 1, 2))
+) with (fillfactor = 50);
+comment on column endpoint_rollup.deliveries is 'deliveries that came to be owed, resends among them';
+comment on column endpoint_rollup.unknown is 'attempts whose worker died while it sent';
+comment on column endpoint_rollup.canceled is 'deliveries that ended without a request, since the endpoint was off or gone';
+comment on column endpoint_rollup.discarded is 'deliveries that ended without a request, since the content of the message was gone';
+comment on column endpoint_rollup.under_16_ms is 'attempts that were answered within so many milliseconds, and not within the bound before';
+
+-- What was published to an application, by event type. '' stands for the types beyond the first hundred.
+create table application_rollup (
+  application_id uuid not null,
+  tenant_id uuid not null,
+  at timestamptz not null,
+  messages bigint not null default 0,
+  duplicates bigint not null default 0,
+  deliveries bigint not null default 0,
+  span smallint not null default 0,
+  event_type text collate "C" not null,
+  primary key (application_id, span, at, event_type),
+  constraint span_is_known check (span in (0, 1, 2))
+) with (fillfactor = 50);
+comment on column application_rollup.messages is 'messages that were accepted, duplicates among them';
+comment on column application_rollup.deliveries is 'deliveries that came to be owed, resends among them';
+
+-- Which of its sums a process has added: one whose end was lost is sent once more, and must not count twice.
+create table rollup_writer (
+  id uuid primary key,
+  number bigint not null,
+  written_at timestamptz not null default now()
+) with (fillfactor = 50);
+comment on column rollup_writer.id is 'a process, by a number that it drew when it started';
+comment on column rollup_writer.number is 'the last of its sums, which it numbers from 1';
 
 -- ── What tenants hear of their own things ────────────────────────────────────────────────────────────────────────────────
 

@@ -62,6 +62,8 @@ mod readme;
 mod receivers;
 /// Requests have names, and the log speaks of them.
 mod request_id;
+/// Statistics say what happened.
+mod rollups;
 /// Secrets stay in.
 mod secrets;
 /// The network falls silent.

@@ -29,29 +29,42 @@ impl Statement {
     }
 }
 
-/// Everything that is shown in pages, in both directions.
-fn statements() -> Vec<Statement> {
+/// The statements of the shipped program, and the types of their parameters as `.sqlx/` has them.
+pub(crate) fn recorded() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.sqlx");
     let recorded = fs::read_dir(folder).expect("the recorded queries").map(|entry| {
         let text = fs::read_to_string(entry.expect("a file").path()).expect("a text");
-        serde_json::from_str::<Value>(&text).expect("JSON")
-    });
-    let mut lists = Vec::new();
-    for query in recorded {
+        let query = serde_json::from_str::<Value>(&text).expect("JSON");
         let sql = query["query"].as_str().expect("a statement").split_whitespace().collect::<Vec<_>>().join(" ");
+        (sql, query["describe"]["parameters"]["Left"].clone())
+    });
+    recorded.collect()
+}
+
+/// The same types as SQL has them.
+pub(crate) fn types(recorded: &Value) -> Vec<String> {
+    let name = |kind: &Value| match kind.as_str() {
+        Some("TextArray") => "text[]".to_owned(),
+        Some("Int2Array") => "int2[]".to_owned(),
+        Some("UuidArray") => "uuid[]".to_owned(),
+        Some("Int8Array") => "int8[]".to_owned(),
+        Some("TimestamptzArray") => "timestamptz[]".to_owned(),
+        Some(name) => name.to_lowercase(),
+        None => panic!("{kind} is a type that this test does not know"),
+    };
+    recorded.as_array().expect("parameters").iter().map(name).collect()
+}
+
+/// Everything that is shown in pages, in both directions.
+fn statements() -> Vec<Statement> {
+    let mut lists = Vec::new();
+    for (sql, parameters) in recorded() {
         assert!(!sql.contains("order by case"), "no index has such an order: {sql}");
         if ["id", "a.id", "name"]
             .iter()
             .any(|key| ["asc", "desc"].iter().any(|order| sql.ends_with(&format!("order by {key} {order} limit $4"))))
         {
-            let types = query["describe"]["parameters"]["Left"].as_array().expect("parameters");
-            let name = |kind: &Value| match kind.as_str() {
-                Some("TextArray") => "text[]".to_owned(),
-                Some("Int2Array") => "int2[]".to_owned(),
-                Some(name) => name.to_lowercase(),
-                None => panic!("{kind} is a type that this test does not know"),
-            };
-            lists.push(Statement { types: types.iter().map(name).collect(), sql });
+            lists.push(Statement { types: types(&parameters), sql });
         }
     }
     lists

@@ -14,8 +14,8 @@ use crate::{
 /// Every operation that asks for a token, with what the caller must be allowed.
 pub(crate) fn table() -> Table {
     use crate::svix::{
-        application, attempt, endpoint, endpoint_headers, endpoint_health, endpoint_secret, event_type, idempotency, message, own_endpoint,
-        task,
+        application, attempt, delivery, endpoint, endpoint_headers, endpoint_health, endpoint_secret, endpoint_stats, event_type,
+        idempotency, message, own_endpoint, task,
     };
 
     Table::new(&Svix)
@@ -35,6 +35,7 @@ pub(crate) fn table() -> Table {
         .allow(May::WriteEndpoint, operation!(endpoint_headers::update))
         .allow(May::WriteEndpoint, operation!(endpoint_headers::patch))
         .allow(May::ReadEndpoint, operation!(endpoint_health::get))
+        .allow(May::ReadEndpoint, operation!(endpoint_stats::get))
         .allow(May::ReadEndpointSecret, operation!(endpoint_secret::get))
         .allow(May::WriteEndpointSecret, operation!(endpoint_secret::rotate))
         .allow(May::ReadEventType, operation!(event_type::list))
@@ -51,6 +52,8 @@ pub(crate) fn table() -> Table {
         .allow(May::ReadAttempt, operation!(attempt::list_by_endpoint))
         .allow(May::ReadAttempt, operation!(attempt::list_by_message))
         .allow(May::ReadAttempt, operation!(attempt::get))
+        .allow(May::ReadAttempt, operation!(delivery::list_destinations))
+        .allow(May::ReadAttempt, operation!(delivery::list_messages))
         .allow(May::Resend, operation!(attempt::resend))
         .allow(May::Resend, operation!(task::recover))
         .allow(May::Resend, operation!(task::replay_missing))

@@ -4,9 +4,10 @@
 //! [`id`] what things are called · [`caller`] who asks, and what they may · [`application`] one customer of a tenant ·
 //! [`endpoint`] a URL with filters and limits · [`event_type`] what can happen · [`message`] what was published ·
 //! [`filter`] who gets it · [`content_filter`] who wants what is in it · [`delivery`] what is owed and what became of it ·
+//! [`standing`] where that stands, and why ·
 //! [`retry`] when to try again · [`retry_strategy`] that in a line · [`health`] when to hold back · [`signing`] how a receiver
 //! knows that it was us · [`convoy_signature`] how one of Convoy does · [`egress_policy`] whom we may call · [`url_policy`] which URLs
-//! an endpoint may have · [`source`] requests that others send to us · [`mac`] keyed hashes as others write them ·
+//! an endpoint may have · [`source`] requests that others send to us · [`statistics`] what is counted · [`mac`] keyed hashes as others write them ·
 //! [`own_event`] what a tenant hears of its own things ·
 //! [`idempotency`] one request, one effect · [`task`] long work.
 //!
@@ -31,5 +32,7 @@ pub mod retry;
 pub mod retry_strategy;
 pub mod signing;
 pub mod source;
+pub mod standing;
+pub mod statistics;
 pub mod task;
 pub mod url_policy;

@@ -8,8 +8,9 @@
 -- anew, or, the third time in a row, ends as failed (1).
 -- The last row of the result is no delivery: it says where the next claim should begin if this one was full (resume_at), of which
 -- endpoints and tenants more is due than this process may have now (crowded, crowded_tenants), of which throttled endpoints more is
--- due than they have tokens (throttled), in how many seconds the first of them will have one (tokens_in), and how many
--- deliveries whose leases had run out were leased anew (rescued) or ended (given_up).
+-- due than they have tokens (throttled), in how many seconds the first of them will have one (tokens_in), how many
+-- deliveries whose leases had run out were leased anew (rescued) or ended (given_up), and to which endpoints, of which tenants, how many
+-- of both were owed (lost_of, lost_tenants, lost).
 -- gate: 0 the endpoint is well, 1 this is a probe, 2 the endpoint recovers.
 -- Of its message a row says: the message key, but for a released duplicate, whose key is its own id, since whoever dedupes by the message
 -- key has seen that one already; and released_at, from when on it is owed.
@@ -22,7 +23,8 @@ create function claim_v1(
 ) returns table (
   message_id uuid, endpoint_id uuid, run integer, tenant_id uuid, application_id uuid, trigger smallint, attempts smallint,
   version bigint, payload bytea, content_type text, message_key text, released_at timestamptz, gate smallint,
-  resume_at uuid, crowded uuid[], crowded_tenants uuid[], throttled uuid[], tokens_in float8, rescued integer, given_up integer
+  resume_at uuid, crowded uuid[], crowded_tenants uuid[], throttled uuid[], tokens_in float8, rescued integer, given_up integer,
+  lost_of uuid[], lost_tenants uuid[], lost integer[]
 ) language plpgsql volatile as $$
 #variable_conflict use_column
 declare
@@ -46,6 +48,9 @@ declare
   v_counts integer[];
   v_rescued integer := 0;
   v_given_up integer := 0;
+  v_lost_of uuid[] := '{}';
+  v_lost_tenants uuid[] := '{}';
+  v_lost integer[] := '{}';
   v_places tid[] := '{}';
   v_probes uuid[] := '{}';
   v_recovering uuid[] := '{}';
@@ -143,6 +148,11 @@ begin
     v_bytes := v_bytes - v_size;
     v_rescued := v_rescued + v_counts[1];
     v_given_up := v_given_up + v_counts[2];
+    if v_counts[1] + v_counts[2] > 0 then
+      v_lost_of := v_lost_of || v_owed.endpoint_id;
+      v_lost_tenants := v_lost_tenants || v_owed.tenant_id;
+      v_lost := v_lost || (v_counts[1] + v_counts[2]);
+    end if;
     v_tenant_taken[v_t] := v_tenant_taken[v_t] + cardinality(v_picked);
     if cardinality(v_picked) = v_most then
       v_crowded := v_crowded || v_owed.endpoint_id;
@@ -193,12 +203,12 @@ begin
       case when m.payload_expires_at <= now() then null else m.payload end, m.content_type,
       case when m.duplicate_of is null then m.message_key end, m.released_at,
       case when l.endpoint_id = any (v_probes) then 1 when l.endpoint_id = any (v_recovering) then 2 else 0 end::smallint,
-      null::uuid, null::uuid[], null::uuid[], null::uuid[], null::float8, null::integer, null::integer
+      null::uuid, null::uuid[], null::uuid[], null::uuid[], null::float8, null::integer, null::integer, null::uuid[], null::uuid[], null::integer[]
     from leased l
       left join lateral (select m.* from message m where m.id = l.message_id offset 0) m on true
       left join lateral (select a.version from application a where a.id = l.application_id offset 0) a on true;
   return query select null::uuid, null::uuid, null::integer, null::uuid, null::uuid, null::smallint, null::smallint, null::bigint, null::bytea, null::text, null::text,
     null::timestamptz, null::smallint, v_resume_at, v_crowded, v_crowded_tenants, v_throttled,
-    case when v_token_at is not null then greatest(extract(epoch from v_token_at - now()), 0)::float8 end, v_rescued, v_given_up;
+    case when v_token_at is not null then greatest(extract(epoch from v_token_at - now()), 0)::float8 end, v_rescued, v_given_up, v_lost_of, v_lost_tenants, v_lost;
 end
 $$;

@@ -23,9 +23,10 @@ pub use ground::{
 };
 pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, outbox, queue, runner, tenants};
 pub use records::{
-    ahead, applications, attempts, bench, endpoints, event_types, messages, own_endpoints, policies, reseal, tasks, workers,
+    ahead, applications, attempts, bench, deliveries, endpoints, event_types, messages, own_endpoints, policies, reseal, statistics, tasks,
+    workers,
 };
 
 use ground::{clock, connect, connection, deadline, error, functions, hosts, locks, opener, pool, schema, sealed, session, trim};
-use hot::{cancel, flights, gates, keys, known_tenants, listeners, progress, put_off, replays, report, subscribers, switched_off};
+use hot::{cancel, flights, gates, keys, known_tenants, listeners, progress, put_off, replays, report, rollups, subscribers, switched_off};
 use records::{answer, claim, effect, endpoint_health, outcomes, own_events, published, reference, resends, sealed_parts};

@@ -310,10 +310,11 @@ impl<'a> InHand<'a> {
     fn record(&mut self, exchange: Exchange, outcome: Outcome, next: Next) {
         let Some(job) = self.job.take() else { return };
         log(&self.dispatcher.db, &job, &exchange, outcome);
-        self.dispatcher.db.metrics().attempted(&job, outcome, exchange.class(), self.dispatcher.db.now());
+        let class = exchange.class();
+        self.dispatcher.db.metrics().attempted(&job, outcome, class, self.dispatcher.db.now());
         let Exchange { status_code, response, duration, is_resent, .. } = exchange;
         let url = std::mem::take(&mut self.url);
-        self.dispatcher.completer.complete(job, Report { outcome, status_code, response, duration, url, is_resent, next });
+        self.dispatcher.completer.complete(job, Report { outcome, class, status_code, response, duration, url, is_resent, next });
     }
 }
 

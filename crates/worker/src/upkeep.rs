@@ -1,10 +1,10 @@
 //! Makes partitions ahead of time, drops those past their retention, removes payloads whose own retention is over, forgets tasks that are over and
-//! endpoints that are well again, erases secrets that sign no more, and brings back what a clock that was set back has left in the
+//! endpoints that are well again, erases secrets that sign no more, folds the statistics, and brings back what a clock that was set back has left in the
 //! future: on start, every hour, and when the clock was set back.
 
 use std::{error::Error, time::Duration};
 
-use storage::{Db, ahead, endpoints, health, messages, partitions, tasks};
+use storage::{Db, ahead, endpoints, health, messages, partitions, statistics, tasks};
 use tokio::time::timeout;
 
 /// The rest after a round that worked.
@@ -44,8 +44,9 @@ async fn round(db: &Db, terms: Terms, stuck: &mut Vec<String>) -> bool {
     let is_erased = went_well("erase secrets that sign no more", endpoints::erase_left_over(db).await);
     let is_removed = went_well("remove payloads whose time is over", messages::remove_expired_payloads(db).await);
     let is_over = went_well("forget tasks that were over long ago", tasks::forget(db, terms.retention).await);
+    let is_folded = went_well("fold the statistics", statistics::fold(db, terms.retention).await);
     let is_swept = swept(partitions::drop_expired(db, terms.retention).await, stuck);
-    is_made && is_brought_back && is_forgotten && is_erased && is_removed && is_over && is_swept
+    is_made && is_brought_back && is_forgotten && is_erased && is_removed && is_over && is_folded && is_swept
 }
 
 /// Whether nothing is left. Another node that sweeps at the moment may be about to die: what it leaves is not to wait for an hour.

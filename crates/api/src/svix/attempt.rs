@@ -32,14 +32,18 @@ use crate::{
     },
 };
 
-/// How an attempt ended, as a word; `status` has it as a number.
+/// How an attempt ended or a delivery stands, as a word; `status` has it as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum MessageStatusText {
     /// The receiver took it.
     Success,
+    /// It is owed and was not tried yet.
+    Pending,
     /// It failed, or may have been sent.
     Fail,
+    /// It is being sent, or is owed after a try.
+    Sending,
     /// It ended without a request.
     Canceled,
 }
@@ -54,10 +58,12 @@ impl MessageStatusText {
         }
     }
 
-    fn number(self) -> MessageStatus {
+    pub(crate) fn number(self) -> MessageStatus {
         MessageStatus(match self {
             Self::Success => 0,
+            Self::Pending => 1,
             Self::Fail => 2,
+            Self::Sending => 3,
             Self::Canceled => 4,
         })
     }
@@ -97,7 +103,7 @@ macro_rules! numbers {
 
 numbers!(
     /// How an attempt ended.
-    MessageStatus, "How an attempt ended: Success = 0, Pending = 1, Fail = 2, Sending = 3, Canceled = 4. No attempt is ever pending or sending, because attempts are recorded when they are over.",
+    MessageStatus, "How an attempt ended or a delivery stands: Success = 0, Pending = 1, Fail = 2, Sending = 3, Canceled = 4. No attempt is ever pending or sending, because attempts are recorded when they are over.",
     [0, 1, 2, 3, 4]
 );
 numbers!(
@@ -212,7 +218,7 @@ pub(crate) struct ExpandedStatuses {
     /// When `true`, what ended without a request is `canceled` (4); else it is `fail` (2)
     #[serde(default)]
     #[param(required = false, default = false)]
-    expanded_statuses: bool,
+    pub(crate) expanded_statuses: bool,
 }
 
 /// Only attempts to one endpoint.
@@ -309,7 +315,7 @@ pub(crate) struct EmptyResponse {}
 pub(crate) async fn resend(call: Call) -> ApiResult<Reply<202, EmptyResponse>> {
     let effect =
         Resend { tenant_id: call.tenant_id(), application: call.application(), message: call.message(), endpoint: call.endpoint() };
-    call.write(Ok(effect), |()| Reply::new(&EmptyResponse {})).await
+    call.write(Ok(effect), |_| Reply::new(&EmptyResponse {})).await
 }
 
 #[cfg(test)]

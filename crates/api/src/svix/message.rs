@@ -176,7 +176,7 @@ pub(crate) struct WithContent {
     /// When `true` message payloads are included in the response
     #[serde(default = "yes")]
     #[param(required = false, default = true)]
-    with_content: bool,
+    pub(crate) with_content: bool,
 }
 
 /// Only messages with one message key.
@@ -223,7 +223,7 @@ pub(crate) async fn get(call: Call, asked: Asked<WithContent>) -> ApiResult<Repl
 pub(crate) async fn deliver(call: Call) -> ApiResult<Reply<202, MessageOut<'static>>> {
     let release = Release { tenant_id: call.tenant_id(), application: call.application(), message: call.message() };
     // What is answered is kept under the request's key, and content is to be kept in one place.
-    call.write(Ok(release), |message| Reply::new(&MessageOut::new(message, false))).await
+    call.write(Ok(release), |(message, _)| Reply::new(&MessageOut::new(message, false))).await
 }
 
 /// Delete message payload

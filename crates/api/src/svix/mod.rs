@@ -11,10 +11,12 @@
 
 pub(crate) mod application;
 pub(crate) mod attempt;
+pub(crate) mod delivery;
 pub(crate) mod endpoint;
 pub(crate) mod endpoint_headers;
 pub(crate) mod endpoint_health;
 pub(crate) mod endpoint_secret;
+pub(crate) mod endpoint_stats;
 pub(crate) mod error;
 pub(crate) mod event_type;
 pub(crate) mod fields;

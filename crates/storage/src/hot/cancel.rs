@@ -1,6 +1,6 @@
 //! Ends, in batches, what is due to endpoints that are off.
 
-use domain::id::EndpointId;
+use domain::{id::EndpointId, statistics::End};
 use sqlx::types::Uuid;
 
 use crate::{
@@ -31,7 +31,11 @@ pub(crate) async fn run(db: &Db, hand_off: &HandOff, connection: &mut Connection
         if canceled == 0 {
             switched_off.forget(endpoint_id);
         } else {
-            log(db, endpoint_id, switched_off.owner(endpoint_id), canceled);
+            let owner = switched_off.owner(endpoint_id);
+            log(db, endpoint_id, owner, canceled);
+            if let Some(owner) = owner {
+                db.node.rollups.found(endpoint_id, owner.tenant_id, End::Canceled, canceled, db.now());
+            }
             looked_at.push(endpoint_id);
         }
         in_all += canceled;

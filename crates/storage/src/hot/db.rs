@@ -20,6 +20,7 @@ use crate::{
     metrics::Metrics,
     progress::Progress,
     replays::{self, Replays},
+    rollups::{self, Rollups},
     schema,
     subscribers::KnownSubscribers,
     wakeups,
@@ -42,6 +43,8 @@ pub(crate) struct Node {
     /// What the committer is writing.
     pub(crate) writing: Progress,
     pub(crate) replays: Arc<Replays>,
+    /// What is counted by time, and not in the database yet.
+    pub(crate) rollups: Arc<Rollups>,
     /// The requests with keys that are being executed.
     pub(crate) flights: Arc<Flights>,
     metrics: Metrics,
@@ -79,10 +82,12 @@ impl Db {
             is_down: AtomicBool::new(false),
             writing: Progress::new(metrics.batches_overdue()),
             replays: Arc::default(),
+            rollups: Arc::new(Rollups::new(metrics.statistics_left_out())),
             flights: Arc::default(),
             metrics,
         };
         tokio::spawn(replays::keep_adding(Arc::downgrade(&database), Arc::clone(&node.replays)));
+        tokio::spawn(rollups::keep_flushing(Arc::downgrade(&database), Arc::clone(&node.rollups)));
         tokio::spawn(wakeups::tell_others(Arc::downgrade(&database)));
         Ok(Self { database, node: Arc::new(node) })
     }

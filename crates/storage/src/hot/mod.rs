@@ -19,6 +19,7 @@ pub(crate) mod put_off;
 pub mod queue;
 pub(crate) mod replays;
 pub(crate) mod report;
+pub(crate) mod rollups;
 pub mod runner;
 pub(crate) mod subscribers;
 pub(crate) mod switched_off;

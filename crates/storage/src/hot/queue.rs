@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use domain::{
-    delivery::Trigger,
+    delivery::{AttemptClass, Trigger},
     health::THROTTLE_SLACK,
     id::{EndpointId, Id, MessageId, TenantId},
+    statistics::End,
 };
 use sqlx::types::Uuid;
 
@@ -74,6 +75,8 @@ struct Leftovers {
     rescued: u64,
     /// or ended.
     given_up: u64,
+    /// The endpoints and tenants of both, and how many of each.
+    lost: Vec<(EndpointId, TenantId, u64)>,
 }
 
 impl Claimer {
@@ -136,6 +139,9 @@ impl Claimer {
         }
         let (jobs, left) = self.lease(connection, &room, look).await?;
         self.db.metrics().rescued(left.rescued, left.given_up);
+        for (endpoint_id, tenant_id, count) in &left.lost {
+            self.db.node.rollups.found(*endpoint_id, *tenant_id, End::Attempt(AttemptClass::Unknown), *count, self.db.now());
+        }
         let is_full = left.resume_at.is_some();
         let began_in_the_middle = !self.from.is_nil();
         if look == Look::Everywhere {
@@ -161,7 +167,7 @@ impl Claimer {
         let rows = sqlx::query_as!(
             Claimed,
             r#"select message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, version, payload, content_type, message_key, released_at, gate,
-                      resume_at, crowded, crowded_tenants, throttled, tokens_in, rescued, given_up
+                      resume_at, crowded, crowded_tenants, throttled, tokens_in, rescued, given_up, lost_of, lost_tenants, lost
                  from claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
             lease,
             self.lease.as_secs_f64(),
@@ -214,6 +220,9 @@ struct Claimed {
     tokens_in: Option<f64>,
     rescued: Option<i32>,
     given_up: Option<i32>,
+    lost_of: Option<Vec<Uuid>>,
+    lost_tenants: Option<Vec<Uuid>>,
+    lost: Option<Vec<i32>>,
 }
 
 impl Claimed {
@@ -221,9 +230,13 @@ impl Claimed {
         let endpoints = self.crowded.unwrap_or_default().into_iter().map(EndpointId::from).collect();
         let tenants = self.crowded_tenants.unwrap_or_default().into_iter().map(TenantId::from).collect();
         let count = |count: Option<i32>| u64::try_from(count.unwrap_or(0)).unwrap_or(0);
+        let lost =
+            self.lost_of.unwrap_or_default().into_iter().zip(self.lost_tenants.unwrap_or_default()).zip(self.lost.unwrap_or_default());
+        let lost = lost.map(|((endpoint_id, tenant_id), lost)| (endpoint_id.into(), tenant_id.into(), count(Some(lost))));
         Leftovers {
             rescued: count(self.rescued),
             given_up: count(self.given_up),
+            lost: lost.collect(),
             resume_at: self.resume_at,
             crowded: Crowded { endpoints, tenants, is_full: false },
             throttled: self.throttled.unwrap_or_default(),

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::delivery::{Next, Outcome};
+use domain::delivery::{AttemptClass, Next, Outcome};
 
 /// What a send brought.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// How the attempt ended.
     pub outcome: Outcome,
+    /// How the exchange went, seen from afar, if there was one.
+    pub class: AttemptClass,
     /// The status code; 0 for none.
     pub status_code: u16,
     /// The response, or our words on why there is none.

@@ -2,7 +2,9 @@
 
 use std::future::Future;
 
-use crate::{Database, Result, connection::Connection};
+use domain::id::EndpointId;
+
+use crate::{Database, Result, connection::Connection, reference::Owner};
 
 /// A write. Its fields say what is to happen; [`crate::idempotency::execute`] makes it happen.
 pub trait Effect: Send {
@@ -17,4 +19,17 @@ pub trait Effect: Send {
 
     /// Does it, inside a transaction that the caller owns.
     fn apply(self, db: &Database, tx: &mut Connection) -> impl Future<Output = Result<Self::Output>> + Send;
+
+    /// What came to be owed by it, to be counted once it is committed.
+    fn owed(_: &Self::Output) -> Option<&OwedAnew> {
+        None
+    }
+}
+
+/// What came to be owed because somebody asked.
+#[derive(Clone, Debug)]
+pub struct OwedAnew {
+    pub(crate) owner: Owner,
+    pub(crate) event_type: String,
+    pub(crate) endpoints: Vec<EndpointId>,
 }

@@ -138,6 +138,21 @@ pub(crate) async fn by_id(db: &Database, id: MessageId) -> Result<Option<Message
     find(&mut db.pool().acquire().await?, id).await
 }
 
+/// Messages of a tenant by id.
+pub(crate) async fn of_ids(connection: &mut Connection, tenant_id: TenantId, ids: &[Uuid]) -> Result<Vec<Message>> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
+           case when payload_expires_at <= now() then null else payload end as payload, content_type
+           from message where id = any ($1) and tenant_id = $2",
+        ids,
+        Uuid::from(tenant_id),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Message::from).collect())
+}
+
 /// One message, whoever's it is, as the caller's transaction sees it.
 pub(crate) async fn find(connection: &mut Connection, id: MessageId) -> Result<Option<Message>> {
     let row = sqlx::query_as!(

@@ -11,8 +11,10 @@ use crate::{
     Conflict, Database, Error, Result,
     applications::{self, Reference},
     connection::Connection,
-    effect::Effect,
-    endpoints, messages, tasks,
+    effect::{Effect, OwedAnew},
+    endpoints, messages,
+    reference::Owner,
+    tasks,
 };
 
 /// Sends a message to one endpoint again: a further run of one attempt, whatever became of the others.
@@ -29,17 +31,17 @@ pub struct Resend {
 }
 
 impl Effect for Resend {
-    type Output = ();
+    type Output = OwedAnew;
 
     const WAKES: bool = true;
 
-    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<()> {
+    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<OwedAnew> {
         // The lock also keeps two resends of one message from taking the same run.
         let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
         let endpoint = endpoints::find(&mut *tx, application_id, &self.endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
         let message_id = Uuid::from(messages::resolve(&mut *tx, application_id, &self.message).await?);
         let message = sqlx::query!(
-            r#"select case when released_at is null then duplicate_of end as original, payload is null or coalesce(payload_expires_at <= now(), false) as "is_expunged!" from message where id = $1 and application_id = $2"#,
+            r#"select case when released_at is null then duplicate_of end as original, payload is null or coalesce(payload_expires_at <= now(), false) as "is_expunged!", event_type from message where id = $1 and application_id = $2"#,
             message_id,
             Uuid::from(application_id),
         )
@@ -61,20 +63,42 @@ impl Effect for Resend {
             .await?
             .rows_affected()
             > 0;
-        insert_runs(tx, self.tenant_id.into(), application_id.into(), endpoint.id, &[message_id], is_held).await
+        insert_runs(tx, self.tenant_id.into(), application_id.into(), endpoint.id, &[message_id], is_held).await?;
+        let owner = Owner { tenant_id: self.tenant_id, application_id };
+        Ok(OwedAnew { owner, event_type: message.event_type, endpoints: vec![endpoint.id.into()] })
+    }
+
+    fn owed(owed: &OwedAnew) -> Option<&OwedAnew> {
+        Some(owed)
     }
 }
 
 /// A further run of one attempt of each of these messages, for one endpoint. The application must be locked, which keeps others from taking
-/// the same runs.
+/// the same runs. Returns what that comes to, to be counted once it is committed.
 pub(crate) async fn owe_again(
     tx: &mut Connection,
     tenant_id: Uuid,
     application_id: Uuid,
     endpoint_id: Uuid,
     messages: &[Uuid],
-) -> Result<()> {
-    if messages.is_empty() { Ok(()) } else { insert_runs(tx, tenant_id, application_id, endpoint_id, messages, false).await }
+) -> Result<Vec<OwedAnew>> {
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    insert_runs(&mut *tx, tenant_id, application_id, endpoint_id, messages, false).await?;
+    let types = sqlx::query!(
+        r#"select event_type, count(*) as "count!" from message where id = any ($1) and tenant_id = $2 group by event_type"#,
+        messages,
+        tenant_id,
+    )
+    .fetch_all(tx)
+    .await?;
+    let owner = Owner { tenant_id: tenant_id.into(), application_id: application_id.into() };
+    let owed = types.into_iter().map(|row| {
+        let endpoints = vec![endpoint_id.into(); usize::try_from(row.count).unwrap_or(0)];
+        OwedAnew { owner, event_type: row.event_type, endpoints }
+    });
+    Ok(owed.collect())
 }
 
 async fn insert_runs(
@@ -117,13 +141,13 @@ pub struct Release {
 }
 
 impl Effect for Release {
-    type Output = Message;
+    type Output = (Message, OwedAnew);
 
     const WAKES: bool = true;
 
     const ASKS_FOR_A_TASK: bool = true;
 
-    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<Message> {
+    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<Self::Output> {
         // The lock also lets only one of several releases find the message unreleased.
         let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
         let id = messages::resolve(&mut *tx, application_id, &self.message).await?;
@@ -142,13 +166,19 @@ impl Effect for Release {
             sqlx::query_scalar!("update message set released_at = now() where id = $1 returning released_at", Uuid::from(id))
                 .fetch_one(&mut *tx)
                 .await?;
-        owe(tx, &message).await?;
-        Ok(message)
+        let endpoints = owe(tx, &message).await?;
+        let owner = Owner { tenant_id: message.tenant_id, application_id };
+        let owed = OwedAnew { owner, event_type: message.event_type.clone(), endpoints };
+        Ok((message, owed))
+    }
+
+    fn owed((_, owed): &Self::Output) -> Option<&OwedAnew> {
+        Some(owed)
     }
 }
 
-/// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it.
-async fn owe(tx: &mut Connection, message: &Message) -> Result<()> {
+/// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it. Returns those.
+async fn owe(tx: &mut Connection, message: &Message) -> Result<Vec<EndpointId>> {
     let application_id = Uuid::from(message.application_id);
     let endpoints = sqlx::query!(
         "select id, event_types, channels from endpoint where application_id = $1 and deleted_at is null and not is_disabled",
@@ -162,7 +192,8 @@ async fn owe(tx: &mut Connection, message: &Message) -> Result<()> {
     });
     let wanting: Vec<_> = wanting.collect();
     if wanting.len() > tasks::OWED_AT_ONCE {
-        return tasks::put_down_fan_out(tx, message).await;
+        tasks::put_down_fan_out(tx, message).await?;
+        return Ok(Vec::new());
     }
     sqlx::query!(
         "insert into queue (message_id, endpoint_id, tenant_id, application_id) select $1, endpoint_id, $3, $4 from unnest($2::uuid[]) endpoint_id",
@@ -173,5 +204,5 @@ async fn owe(tx: &mut Connection, message: &Message) -> Result<()> {
     )
     .execute(tx)
     .await?;
-    Ok(())
+    Ok(wanting.into_iter().map(EndpointId::from).collect())
 }

@@ -42,9 +42,13 @@ use crate::{
     messages,
     outcomes::Found,
     progress::PATIENCE,
+    rollups,
 };
 
 pub use crate::{published::Published, report::Report};
+
+/// How long a stop waits for the last counts to be added to the statistics.
+const COUNTING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A message to be accepted.
 #[derive(Clone, Debug)]
@@ -87,17 +91,22 @@ pub struct Committer {
     pub publisher: Publisher,
     /// The way back for finished sends.
     pub completer: Completer,
+    db: Db,
     stop: watch::Sender<bool>,
     writer: JoinHandle<()>,
 }
 
 impl Committer {
-    /// Writes what is waiting, then ends. New messages are refused from now on.
+    /// Writes what is waiting, adds what was counted to the statistics, then ends. New messages are refused from now on.
     pub async fn stop(self) {
         self.stop.send_replace(true);
         drop((self.publisher, self.completer));
         if self.writer.await.is_err() {
             tracing::error!("the committer ended in a panic");
+        }
+        let flushed = tokio::time::timeout(COUNTING_PATIENCE, rollups::flush(&self.db, &self.db.node.rollups)).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("what was counted in the last second is missing in the statistics");
         }
     }
 }
@@ -114,7 +123,7 @@ pub fn start(db: &Db, options: Options) -> Committer {
     let publisher = Publisher { shared: Arc::new(shared), new };
     let completer = Completer { db: db.clone(), done };
     let writer = writer::Writer::new(db, options, Arc::clone(&publisher.shared), waiting, finished, stopped);
-    Committer { publisher, completer, stop, writer: tokio::spawn(writer.run()) }
+    Committer { publisher, completer, db: db.clone(), stop, writer: tokio::spawn(writer.run()) }
 }
 
 /// What publishers and the writer share.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{
     application::Uid,
-    delivery::{Next, Outcome},
+    delivery::{AttemptClass, Next, Outcome},
     endpoint::EndpointUrl,
     id::{ApplicationId, EndpointId, TenantId},
     idempotency::Policy,
@@ -138,6 +138,7 @@ fn claim(scope: u128, fingerprint: u128) -> Claim {
 fn report(outcome: Outcome, next: Next) -> Report {
     Report {
         outcome,
+        class: AttemptClass::Success,
         status_code: 200,
         response: Bytes::from_static(b"a\0b"),
         duration: Duration::from_millis(3),

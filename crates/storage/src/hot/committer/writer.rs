@@ -22,7 +22,8 @@ use super::{
     pending::{Finish, Pending, Settled},
 };
 use crate::{
-    Db, Error, directory,
+    Db, Error,
+    directory::{self, Owner},
     hand_off::{Job, Slot},
     partitions, queue,
 };
@@ -260,6 +261,7 @@ impl Writer {
                 (Verdict::Executed | Verdict::ExecutedBefore, None) => {
                     is_fanned_out_later |= pending.is_fanned_out_later();
                     is_due |= owed.iter().any(|owed| owed.slot.is_none() && self.is_claimable(owed.endpoint_id));
+                    self.count(&pending, false, &owed);
                     for Owed { endpoint_id, slot } in owed {
                         if let Some(slot) = slot {
                             self.hand_over(job(&pending, endpoint_id, slot, lease, lease_ends));
@@ -268,9 +270,13 @@ impl Writer {
                     self.accept(pending, None, false);
                 }
                 (Verdict::Executed | Verdict::ExecutedBefore | Verdict::Duplicate, first) => {
+                    self.count(&pending, true, &[]);
                     self.accept(pending, first, decided.is_mismatch);
                 }
-                (Verdict::Replay, Some(id)) if id == pending.id => self.accept(pending, None, false),
+                (Verdict::Replay, Some(id)) if id == pending.id => {
+                    self.count(&pending, false, &owed);
+                    self.accept(pending, None, false);
+                }
                 (Verdict::Replay, first) => pending.settle(Ok(Settled::ReplayOf(first))),
                 (Verdict::EventIdTaken, Some(by)) => {
                     pending.settle(Ok(Settled::Published(Published::EventIdTaken { by, is_replay: false })));
@@ -293,6 +299,13 @@ impl Writer {
         if is_fanned_out_later {
             self.db.wake_runner();
         }
+    }
+
+    fn count(&self, pending: &Pending, is_duplicate: bool, owed: &[Owed]) {
+        let application = &pending.subscribers.application;
+        let owner = Owner { tenant_id: application.tenant_id, application_id: application.id };
+        let owed_to = owed.iter().map(|owed| owed.endpoint_id);
+        self.db.node.rollups.accepted(owner, pending.id, &pending.new.event_type, is_duplicate, owed_to);
     }
 
     fn accept(&self, pending: Pending, duplicate_of: Option<MessageId>, payload_mismatch: bool) {
@@ -391,7 +404,10 @@ pub(super) fn count_results(db: &Db, batch: &Batch, late: &[usize]) {
         db.metrics().dropped_late(late.len());
     }
     let recorded = batch.finished.iter().enumerate().filter(|(place, _)| !late.contains(place));
-    for report in recorded.filter_map(|(_, finish)| finish.report.as_ref()) {
-        db.metrics().recorded(report);
+    for (_, finish) in recorded {
+        if let Some(report) = &finish.report {
+            db.metrics().recorded(report);
+            db.node.rollups.recorded(finish.job.endpoint_id, finish.job.tenant_id, finish.attempt_id, report);
+        }
     }
 }

@@ -91,13 +91,19 @@ where
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
 {
     let (mut tx, saved) = begin(db, keyed.map(|(claim, _)| claim)).await?;
-    let answered = match (saved, keyed) {
-        (Some(saved), Some((claim, _))) => saved.answer(db, &claim).map(|answer| Answered { answer, is_replay: true }),
-        _ => within(db, &mut tx, keyed, effect, render).await,
+    let (answered, output) = match (saved, keyed) {
+        (Some(saved), Some((claim, _))) => (saved.answer(db, &claim).map(|answer| Answered { answer, is_replay: true }), None),
+        _ => match within(db, &mut tx, keyed, effect, render).await {
+            Ok((answer, output)) => (Ok(Answered { answer, is_replay: false }), output),
+            Err(error) => (Err(error), None),
+        },
     };
     // The lock must be free before anybody is told that it is: a dropped transaction ends some time later.
     if answered.as_ref().is_ok_and(|answered| !answered.is_replay) {
         tx.commit().await?;
+        if let Some(owed) = output.as_ref().and_then(E::owed) {
+            db.node.rollups.owed(owed, db.now());
+        }
         if E::WAKES {
             db.wake();
         }
@@ -110,7 +116,14 @@ where
     answered
 }
 
-async fn within<E, R>(db: &Db, tx: &mut Transaction<'static>, keyed: Option<(Claim, &str)>, effect: E, render: R) -> Result<Answered>
+/// Returns the answer, and what the effect brought, if it came about.
+async fn within<E, R>(
+    db: &Db,
+    tx: &mut Transaction<'static>,
+    keyed: Option<(Claim, &str)>,
+    effect: E,
+    render: R,
+) -> Result<(Answer, Option<E::Output>)>
 where
     E: Effect,
     R: FnOnce(std::result::Result<&E::Output, &Error>) -> Answer,
@@ -135,7 +148,7 @@ where
     if let Some((claim, operation)) = keyed.filter(|(claim, _)| claim.policy.saves_status(answer.status)) {
         outcomes::save(db, tx, &claim, operation, &answer).await?;
     }
-    Ok(Answered { answer, is_replay: false })
+    Ok((answer, result.ok()))
 }
 
 /// Opens the transaction that holds the key's lock until it ends, unless the key has a saved outcome; without a claim, just a

@@ -82,6 +82,7 @@ pub struct Metrics {
     batch_results: Distribution,
     commit_duration: Distribution,
     batches_overdue: Counter,
+    statistics_left_out: Counter,
     batch_age: Reading,
     api_requests: CounterOf<StatusClass>,
     sends_in_flight: Gauge,
@@ -119,6 +120,7 @@ impl Metrics {
             batch_results: Distribution::new(BATCH_BOUNDS, 1.0),
             commit_duration: microseconds(COMMIT_BOUNDS),
             batches_overdue: Counter::default(),
+            statistics_left_out: Counter::default(),
             batch_age: Reading::default(),
             api_requests: CounterOf::default(),
             sends_in_flight: Gauge::default(),
@@ -171,6 +173,8 @@ impl Metrics {
         to.register_with_unit("commit_duration", commit, Unit::Seconds, self.commit_duration.clone());
         let overdue = "Batches that were not written within five seconds, as long as publishers wait";
         to.register("batches_overdue", overdue, self.batches_overdue.clone());
+        let left_out = "Events that the statistics lack, since too much was waiting to be added to them";
+        to.register("statistics_left_out", left_out, self.statistics_left_out.clone());
         let age = "How long the batch at hand has been waiting to be written; 0 if there is none";
         to.register_with_unit("batch_age", age, Unit::Seconds, self.batch_age.clone());
         to.register("api_requests", "Requests answered, by class of the status code; scrapes included", self.api_requests.clone());
@@ -233,6 +237,11 @@ impl Metrics {
     /// Counts the batches that take too long.
     pub(crate) fn batches_overdue(&self) -> Counter {
         self.batches_overdue.clone()
+    }
+
+    /// Counts what the statistics lack.
+    pub(crate) fn statistics_left_out(&self) -> Counter {
+        self.statistics_left_out.clone()
     }
 
     /// A batch was committed.

@@ -1,10 +1,10 @@
 //! Makes the deliveries of a message that is owed to more endpoints than are written with it.
 
-use domain::id::MessageId;
+use domain::id::{EndpointId, MessageId};
 use sqlx::types::Uuid;
 
 use super::Step;
-use crate::{Db, Error, Result, connection::Connection, directory, tasks::Row};
+use crate::{Db, Error, Result, connection::Connection, directory, effect::OwedAnew, reference::Owner, tasks::Row};
 
 /// How many deliveries one step makes: it holds no lock that others wait for, and takes some tens of milliseconds.
 const STEP: usize = 1_000;
@@ -39,9 +39,12 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
     .await?;
     tracing::debug!(message_id = %MessageId::from(task.id), made = ids.len(), "deliveries of a large fan-out are made");
     let cursor = ids.last().copied();
-    Ok(Step::Done { cursor, scanned: ids.len(), made: ids.len(), is_last: ids.len() < STEP })
+    let (scanned, made, is_last) = (ids.len(), ids.len(), ids.len() < STEP);
+    let owner = Owner { tenant_id: task.tenant_id.into(), application_id: task.application_id.into() };
+    let owed = OwedAnew { owner, event_type: message.event_type, endpoints: ids.into_iter().map(EndpointId::from).collect() };
+    Ok(Step::Done { cursor, scanned, made, is_last, owed: vec![owed] })
 }
 
 fn over(cursor: Option<Uuid>, scanned: usize, made: usize) -> Step {
-    Step::Done { cursor, scanned, made, is_last: true }
+    Step::Done { cursor, scanned, made, is_last: true, owed: Vec::new() }
 }

@@ -13,6 +13,7 @@ use sqlx::types::{Json, Uuid};
 use crate::{
     Db, Error, Result,
     connection::Connection,
+    effect::OwedAnew,
     session::Session,
     tasks::{Parameters, Row},
 };
@@ -33,6 +34,8 @@ pub(super) enum Step {
         scanned: usize,
         /// How many deliveries it has made in this step.
         made: usize,
+        /// The same, to be counted.
+        owed: Vec<OwedAnew>,
         /// Whether nothing is left.
         is_last: bool,
     },
@@ -87,10 +90,12 @@ impl Runner {
             None => Ok(Step::Pointless("this kind of task is not known")),
         };
         match stepped {
-            Ok(step) => {
+            Ok(mut step) => {
                 let is_due = matches!(step, Step::Done { made, .. } if made > 0);
+                let owed = if let Step::Done { owed, .. } = &mut step { std::mem::take(owed) } else { Vec::new() };
                 save(&mut tx, &task, step).await?;
                 tx.commit().await?;
+                owed.iter().for_each(|owed| self.db.node.rollups.owed(owed, self.db.now()));
                 if is_due {
                     self.db.wake();
                 }
@@ -133,7 +138,7 @@ async fn save(tx: &mut Connection, task: &Row, step: Step) -> Result<()> {
             sqlx::query!("delete from task where id = $1 and tenant_id = $2", task.id, task.tenant_id).execute(tx).await?;
             return Ok(());
         }
-        Step::Done { cursor, scanned, made, is_last } => {
+        Step::Done { cursor, scanned, made, is_last, owed: _ } => {
             (cursor, scanned, made, if is_last { State::Finished } else { State::Running }, None)
         }
         Step::Pointless(why) => (None, 0, 0, State::Failed, Some(why)),

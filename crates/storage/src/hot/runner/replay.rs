@@ -50,9 +50,9 @@ pub(super) async fn step(tx: &mut Connection, task: &Row) -> Result<Step> {
     .await?;
     let wanted = messages.iter().filter(|row| row.is_missing && filter.wants(&row.event_type, row.channels.as_deref().unwrap_or_default()));
     let wanted: Vec<Uuid> = wanted.map(|row| row.id).collect();
-    resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
+    let owed = resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
     let is_last = messages.len() < usize::try_from(STEP).unwrap_or(0);
-    Ok(Step::Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), made: wanted.len(), is_last })
+    Ok(Step::Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), made: wanted.len(), is_last, owed })
 }
 
 /// Locks the application, so that nobody else takes the runs that this step is about to take; says why nothing can be sent to the

@@ -29,6 +29,7 @@ use crate::{
 
 use row::{insert, update};
 pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, headers, secret};
+pub(crate) use state::owed;
 pub use state::{EndpointHealth, Failure, Owed, health};
 
 pub use crate::sealed_parts::erase_left_over;
@@ -292,6 +293,21 @@ pub(crate) async fn application_of(db: &Database, endpoint_id: EndpointId) -> Re
         .fetch_optional(db.pool())
         .await?;
     Ok(row.map(|row| (row.tenant_id.into(), row.application_id.into())))
+}
+
+/// Endpoints of an application by id, deleted ones too.
+pub(crate) async fn of_ids(connection: &mut Connection, application_id: ApplicationId, ids: &[Uuid]) -> Result<Vec<Endpoint>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                  metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
+             from endpoint where id = any ($1) and application_id = $2"#,
+        ids,
+        Uuid::from(application_id),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Endpoint::from).collect())
 }
 
 /// Locks the application of a live endpoint, for a write to the endpoint.

@@ -73,7 +73,7 @@ pub async fn health(db: &Database, address: &Address) -> Result<EndpointHealth> 
     let (gate, failures) = known.as_ref().map_or((0, 0), |known| (known.state, known.failures));
     let state = State::of(endpoint.is_disabled, gate, failures);
     let last_failure = if state == State::Healthy { None } else { last_failure(&mut tx, id).await? };
-    let owed = owed(&mut tx, id).await?;
+    let owed = count_owed(&mut tx, id).await?;
     tx.rollback().await?;
     Ok(EndpointHealth {
         endpoint_id: endpoint.id,
@@ -85,6 +85,15 @@ pub async fn health(db: &Database, address: &Address) -> Result<EndpointHealth> 
         last_failure,
         owed,
     })
+}
+
+/// What is owed to an endpoint.
+pub(crate) async fn owed(db: &Database, endpoint_id: EndpointId) -> Result<Owed> {
+    let mut tx = db.lists().begin().await.map_err(Error::of_list)?;
+    sqlx::raw_sql(SETTINGS).execute(&mut *tx).await?;
+    let owed = count_owed(&mut tx, endpoint_id.into()).await?;
+    tx.rollback().await?;
+    Ok(owed)
 }
 
 /// The last failure that nothing followed yet, or one of the last attempts of all: what was canceled has hidden those before it.
@@ -109,7 +118,7 @@ async fn last_failure(tx: &mut Connection, id: Uuid) -> Result<Option<Failure>> 
 }
 
 /// What sleeps is found by its last attempt, which names the time of the next: those are kept by endpoint, and what sleeps is not.
-async fn owed(tx: &mut Connection, id: Uuid) -> Result<Owed> {
+async fn count_owed(tx: &mut Connection, id: Uuid) -> Result<Owed> {
     let row = sqlx::query!(
         r#"with due as materialized (
              select message_id from queue where endpoint_id = $1 and due_at <= now() order by endpoint_id, due_at limit 10001
