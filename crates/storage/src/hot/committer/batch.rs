@@ -150,18 +150,19 @@ impl Batch {
     /// Runs the statement, which looks back for saved outcomes as far as `key_horizon`. Returns a verdict per new message,
     /// and which results came too late, by their places.
     pub(super) async fn run(&self, connection: &mut Connection, key_horizon: Duration) -> Result<(Vec<Decided>, Vec<usize>), sqlx::Error> {
+        Ok(self.read(self.ask(connection, key_horizon).await?))
+    }
+
+    async fn ask(&self, connection: &mut Connection, key_horizon: Duration) -> Result<Vec<Line>, sqlx::Error> {
         let (a, f) = (Accept::of(self), Finished::of(self));
-        let lines = sqlx::query_as!(
+        sqlx::query_as!(
             Line,
             r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v1(
-                 p_id => $1, p_tenant => $2, p_application => $3, p_event_type => $4, p_event_id => $5, p_channels => $6,
-                 p_message_key => $7, p_payload => $8, p_content_type => $9, p_payload_seconds => $10, p_k => $11,
-                 p_fingerprint => $12, p_ttl => $13, p_saves_conflict => $14, p_uid_hash => $15, p_key_hash => $16, p_digest => $17,
-                 p_lock => $18, p_uid_lock => $19, p_key_lock => $20, a_id => $21, a_version => $22, d_of => $23, d_endpoint => $24,
-                 d_is_leased => $25, t_of => $26, t_version => $27, p_lease => $28, p_lease_seconds => $29, p_horizon => $30,
-                 p_is_rerun => $31, f_message => $32, f_endpoint => $33, f_run => $34, f_lease => $35, f_kind => $36, f_attempt => $37,
-                 f_number => $38, f_outcome => $39, f_status => $40, f_duration => $41, f_response => $42, f_url => $43,
-                 f_delay => $44, f_is_resent => $45, f_event => $46)"#,
+                 p_id => $1, p_tenant => $2, p_application => $3, p_event_type => $4, p_event_id => $5, p_channels => $6, p_message_key => $7, p_payload => $8, p_content_type => $9,
+                 p_payload_seconds => $10, p_k => $11, p_fingerprint => $12, p_ttl => $13, p_saves_conflict => $14, p_uid_hash => $15, p_key_hash => $16, p_digest => $17, p_lock => $18, p_uid_lock => $19,
+                 p_key_lock => $20, a_id => $21, a_version => $22, d_of => $23, d_endpoint => $24, d_is_leased => $25, t_of => $26, t_version => $27, p_lease => $28, p_lease_seconds => $29,
+                 p_horizon => $30, p_is_rerun => $31, f_message => $32, f_endpoint => $33, f_run => $34, f_lease => $35, f_kind => $36, f_attempt => $37, f_number => $38, f_outcome => $39, f_status => $40,
+                 f_duration => $41, f_response => $42, f_url => $43, f_delay => $44, f_is_resent => $45, f_event => $46)"#,
             &a.id,
             &a.tenant,
             &a.application,
@@ -210,8 +211,7 @@ impl Batch {
             &f.event as _,
         )
         .fetch_all(connection)
-        .await?;
-        Ok(self.read(lines))
+        .await
     }
 
     /// Sorts what the statement answered by what it is about; a message without a line was simply executed.
