@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::{
     delivery::{Next, Outcome, Trigger},
     id::{ApplicationId, AttemptId, EndpointId, MessageId},
+    task::Task,
 };
 
 /// At which failed attempt of a delivery it is said that it keeps failing (as svix-server does).
@@ -29,11 +30,13 @@ pub enum Kind {
     AttemptExhausted = 6,
     /// A delivery that kept failing has succeeded.
     AttemptRecovered = 7,
+    /// Long work that somebody asked for is over: done, failed or stopped.
+    TaskFinished = 8,
 }
 
 impl Kind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::EndpointCreated,
         Self::EndpointUpdated,
         Self::EndpointDeleted,
@@ -42,6 +45,7 @@ impl Kind {
         Self::AttemptFailing,
         Self::AttemptExhausted,
         Self::AttemptRecovered,
+        Self::TaskFinished,
     ];
 
     /// The stored number.
@@ -74,8 +78,8 @@ pub struct OwnEvent {
     pub application_id: ApplicationId,
     /// The tenant's own name for that.
     pub application_uid: Option<String>,
-    /// To which endpoint.
-    pub endpoint_id: EndpointId,
+    /// To which endpoint, if it happened to one.
+    pub endpoint_id: Option<EndpointId>,
     /// What else there is to say.
     pub about: About,
 }
@@ -101,6 +105,8 @@ pub enum About {
         /// The receiver's status code; 0 if there was none.
         status_code: u16,
     },
+    /// Of long work.
+    Task(Box<Task>),
 }
 
 /// How an endpoint came to be switched off.

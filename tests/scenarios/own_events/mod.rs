@@ -13,6 +13,8 @@ mod crud;
 mod endpoints;
 /// The application behind them shows nowhere.
 mod hidden;
+/// What is told of long work.
+mod tasks;
 
 const LIST: &str = "/api/v1/operational-webhook/endpoint";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -7,7 +7,7 @@ use domain::{
 use serde_json::{Map, Value, json};
 use storage::outbox::Worded;
 
-use super::Timestamp;
+use super::{Timestamp, task::BackgroundTaskOut};
 
 /// The event types of operational webhooks, in the order of [`Kind::ALL`].
 pub(super) const NAMES: [&str; Kind::ALL.len()] = [
@@ -19,6 +19,7 @@ pub(super) const NAMES: [&str; Kind::ALL.len()] = [
     "message.attempt.failing",
     "message.attempt.exhausted",
     "message.attempt.recovered",
+    "background_task.finished",
 ];
 
 /// What the endpoints that hear of this event get, and what they filter it by.
@@ -32,11 +33,15 @@ pub fn put_into_words(event: &OwnEvent) -> Worded {
 }
 
 fn data(event: &OwnEvent) -> Value {
+    if let About::Task(task) = &event.about {
+        let shown = json!(BackgroundTaskOut::from(&**task));
+        return json!({ "taskId": shown["id"], "task": shown["task"], "status": shown["status"], "data": shown["data"] });
+    }
     let mut data = Map::new();
     let mut set = |name: &str, value: Value| drop(data.insert(name.to_owned(), value));
     set("appId", event.application_id.public().into());
     set("appUid", event.application_uid.clone().into());
-    set("endpointId", event.endpoint_id.public().into());
+    set("endpointId", event.endpoint_id.map(Id::public).into());
     match &event.about {
         About::Endpoint { uid, disabled } => {
             set("endpointUid", uid.clone().into());
@@ -51,6 +56,7 @@ fn data(event: &OwnEvent) -> Value {
             let at = Timestamp(attempt_id.created_at());
             set("lastAttempt", json!({ "id": attempt_id.public(), "responseStatusCode": status_code, "timestamp": at }));
         }
+        About::Task(_) => {}
     }
     Value::Object(data)
 }
@@ -65,7 +71,7 @@ mod tests {
 
     fn event(kind: Kind, about: About) -> (OwnEvent, Value) {
         let (application_id, endpoint_id) = (ApplicationId(Uuid::now_v7()), EndpointId(Uuid::now_v7()));
-        let event = OwnEvent { kind, application_id, application_uid: Some("acme".into()), endpoint_id, about };
+        let event = OwnEvent { kind, application_id, application_uid: Some("acme".into()), endpoint_id: Some(endpoint_id), about };
         let words = put_into_words(&event);
         let body: Value = serde_json::from_slice(&words.payload).expect("JSON");
         assert_eq!(body["type"], words.event_type);

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::{
-    id::TenantId,
+    id::{EndpointId, Id, TaskId, TenantId},
     own_event::{About, Disabled, Kind, OwnEvent},
+    task::{self, State, Task},
 };
 use futures::future::join_all;
 use serde_json::Value;
@@ -260,13 +261,16 @@ impl Row {
                 attempt_id: self.id_of("attempt")?.into(),
                 status_code: self.facts["status_code"].as_u64().and_then(|code| u16::try_from(code).ok()).unwrap_or(0),
             },
-            _ => About::Endpoint { uid: self.text("endpoint_uid"), disabled: self.disabled().filter(|_| kind == Kind::EndpointDisabled) },
+            Kind::TaskFinished => About::Task(Box::new(self.task()?)),
+            Kind::EndpointCreated | Kind::EndpointUpdated | Kind::EndpointDeleted | Kind::EndpointEnabled | Kind::EndpointDisabled => {
+                About::Endpoint { uid: self.text("endpoint_uid"), disabled: self.disabled().filter(|_| kind == Kind::EndpointDisabled) }
+            }
         };
         Some(OwnEvent {
             kind,
             application_id: self.id_of("application")?.into(),
             application_uid: self.text("application_uid"),
-            endpoint_id: self.id_of("endpoint")?.into(),
+            endpoint_id: self.id_of("endpoint").map(EndpointId::from),
             about,
         })
     }
@@ -275,6 +279,26 @@ impl Row {
         let is_automatic = self.facts["is_automatic"].as_bool()?;
         let failing_since = self.facts["failing_since"].as_str().and_then(|text| DateTime::parse_from_rfc3339(text).ok());
         Some(Disabled { is_automatic, failing_since: failing_since.map(|at| at.with_timezone(&Utc)) })
+    }
+
+    fn task(&self) -> Option<Task> {
+        let number = |name: &str| self.facts[name].as_u64().unwrap_or(0);
+        let code = |name: &str| self.facts[name].as_i64().and_then(|code| i16::try_from(code).ok());
+        let id = TaskId::from(self.id_of("task")?);
+        Some(Task {
+            id,
+            tenant_id: self.tenant_id.into(),
+            application_id: self.id_of("application")?.into(),
+            endpoint_id: self.id_of("endpoint").map(EndpointId::from),
+            kind: task::Kind::from_code(code("kind")?)?,
+            state: State::from_code(code("state")?),
+            scanned: number("scanned"),
+            made: number("made"),
+            error: self.text("error"),
+            created_at: id.created_at(),
+            // It ended when this was noted.
+            updated_at: TaskId::from(self.id).created_at(),
+        })
     }
 
     fn text(&self, name: &str) -> Option<String> {

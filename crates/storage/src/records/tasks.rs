@@ -7,9 +7,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use domain::{
     id::{EndpointId, TaskId, TenantId},
+    own_event,
     task::{Kind, State, Task},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::types::{Json, Uuid};
 
 use crate::{
@@ -17,6 +19,7 @@ use crate::{
     connection::Connection,
     effect::Effect,
     endpoints::{self, Address},
+    own_events,
     page::{Page, PageRequest},
 };
 
@@ -157,16 +160,39 @@ pub struct Cancel {
 impl Effect for Cancel {
     type Output = Task;
 
-    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<Task> {
-        sqlx::query!(
+    async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Task> {
+        let stopped = sqlx::query!(
             "update task set state = 3, error = null, updated_at = now() where id = $1 and tenant_id = $2 and state = 0 and kind <> 1",
             Uuid::from(self.id),
             Uuid::from(self.tenant_id),
         )
         .execute(&mut *tx)
         .await?;
-        find(tx, self.tenant_id, self.id).await
+        let task = find(&mut *tx, self.tenant_id, self.id).await?;
+        if stopped.rows_affected() > 0 {
+            tell(db, tx, &task).await?;
+        }
+        Ok(task)
     }
+}
+
+/// Tells whoever of the tenant wants to hear of it that a task which somebody asked for is over, in the transaction that ends it.
+pub(crate) async fn tell_of_end(db: &Database, tx: &mut Connection, tenant_id: TenantId, id: TaskId) -> Result<()> {
+    let task = find(&mut *tx, tenant_id, id).await?;
+    tell(db, tx, &task).await
+}
+
+async fn tell(db: &Database, tx: &mut Connection, task: &Task) -> Result<()> {
+    let facts = json!({
+        "task": Uuid::from(task.id).to_string(),
+        "endpoint": task.endpoint_id.map(|id| Uuid::from(id).to_string()),
+        "kind": task.kind.code(),
+        "state": task.state.code(),
+        "scanned": task.scanned,
+        "made": task.made,
+        "error": task.error,
+    });
+    own_events::note(db, tx, task.tenant_id, task.application_id, &[own_event::Kind::TaskFinished], &facts).await
 }
 
 /// One task that somebody asked for.

@@ -11,11 +11,11 @@ use domain::task::{Kind, State};
 use sqlx::types::{Json, Uuid};
 
 use crate::{
-    Db, Error, Result,
+    Database, Db, Error, Result,
     connection::Connection,
     effect::OwedAnew,
     session::Session,
-    tasks::{Parameters, Row},
+    tasks::{self, Parameters, Row},
 };
 
 /// After how many failures in a row a task that somebody asked for is given up. A fan-out never is: its message was accepted.
@@ -93,7 +93,7 @@ impl Runner {
             Ok(mut step) => {
                 let is_due = matches!(step, Step::Done { made, .. } if made > 0);
                 let owed = if let Step::Done { owed, .. } = &mut step { std::mem::take(owed) } else { Vec::new() };
-                save(&mut tx, &task, step).await?;
+                save(&self.db, &mut tx, &task, step).await?;
                 tx.commit().await?;
                 owed.iter().for_each(|owed| self.db.node.rollups.owed(owed, self.db.now()));
                 if is_due {
@@ -105,7 +105,7 @@ impl Runner {
                 if matches!(error, Error::Unavailable(_)) {
                     return Err(error);
                 }
-                put_off(connection, &task, &error).await?;
+                put_off(&self.db, connection, &task, &error).await?;
             }
         }
         Ok(true)
@@ -132,7 +132,7 @@ async fn first_after(tx: &mut Connection, tenant_id: Uuid) -> Result<Option<Row>
 }
 
 /// Writes how far the task is, into the transaction of the step.
-async fn save(tx: &mut Connection, task: &Row, step: Step) -> Result<()> {
+async fn save(db: &Database, tx: &mut Connection, task: &Row, step: Step) -> Result<()> {
     let (cursor, scanned, made, state, error) = match step {
         Step::Done { is_last: true, .. } if task.kind == Kind::FanOut.code() => {
             sqlx::query!("delete from task where id = $1 and tenant_id = $2", task.id, task.tenant_id).execute(tx).await?;
@@ -156,26 +156,34 @@ async fn save(tx: &mut Connection, task: &Row, step: Step) -> Result<()> {
         state.code(),
         error,
     )
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
+    if state != State::Running && task.kind != Kind::FanOut.code() {
+        tasks::tell_of_end(db, tx, task.tenant_id.into(), task.id.into()).await?;
+    }
     Ok(())
 }
 
 /// A step could not be done: it is tried again, ever more rarely, and in the end given up if that loses nothing that was accepted.
-async fn put_off(connection: &mut Connection, task: &Row, error: &Error) -> Result<()> {
+async fn put_off(db: &Database, connection: &mut Connection, task: &Row, error: &Error) -> Result<()> {
     tracing::error!(task_id = %domain::id::TaskId::from(task.id), error = error as &dyn std::error::Error, "a step of a task could not be done");
-    sqlx::query!(
-        "update task set failures = least(failures + 1, 1000), error = $3, updated_at = now(),
+    let mut tx = connection.begin().await?;
+    let is_over = sqlx::query_scalar!(
+        r#"update task set failures = least(failures + 1, 1000), error = $3, updated_at = now(),
                 due_at = now() + make_interval(secs => least(0.1::float8 * power(2::float8, least(failures, 20)::float8), $4::float8)),
                 state = case when failures + 1 >= $5 and kind <> 1 then 2 else state end
-          where id = $1 and tenant_id = $2 and state = 0",
+          where id = $1 and tenant_id = $2 and state = 0
+          returning state <> 0 as "is_over!""#,
         task.id,
         task.tenant_id,
         error.to_string(),
         LONGEST_REST,
         i32::from(PATIENCE),
     )
-    .execute(connection)
+    .fetch_optional(&mut *tx)
     .await?;
-    Ok(())
+    if is_over == Some(true) {
+        tasks::tell_of_end(db, &mut tx, task.tenant_id.into(), task.id.into()).await?;
+    }
+    Ok(tx.commit().await?)
 }
