@@ -158,8 +158,8 @@ async fn a_null_of_an_optional_field_is_no_field() {
     let own_endpoint = app.client.post("/api/v1/operational-webhook/endpoint", &own_endpoint).await.expect(201).text("id");
     let message = customer.publish(&json!({})).await;
     app.client.post("/api/v1/event-type", &json!({ "name": "a", "description": "" })).await.expect(201);
-    let required =
-        json!({ "name": "n", "url": "https://example.com/", "description": "d", "eventType": "a", "payload": {}, "headers": {} });
+    let required = json!({ "name": "n", "url": "https://example.com/", "description": "d", "eventType": "a", "payload": {}, "headers": {},
+            "since": "2026-01-01T00:00:00Z" });
     let mut tried = 0;
     for (method, template) in contract::operations() {
         if !matches!(method.as_str(), "POST" | "PUT") {
