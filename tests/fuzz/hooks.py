@@ -45,6 +45,11 @@ def new_endpoint(application):
     return call("POST", f"/app/{application}/endpoint", {"url": f"{URL}/_play/fuzz"})["id"]
 
 
+def new_own_endpoint():
+    endpoint = {"url": f"{URL}/_play/own", "filterTypes": ["endpoint.disabled"]}
+    return call("POST", "/operational-webhook/endpoint", endpoint)["id"]
+
+
 def new_event_type():
     name = f"fuzz.n{next(numbers)}"
     call("POST", "/event-type", {"name": name, "description": "made for one request"})
@@ -79,6 +84,7 @@ def seed():
         "msg_id": message,
         "attempt_id": attempts[0]["id"],
         "event_type_name": new_event_type(),
+        "task_id": call("POST", f"/app/{application}/endpoint/{endpoint}/recover", {"since": "2026-01-01T00:00:00Z"})["id"],
     }
 
 
@@ -100,6 +106,8 @@ def ids(method, path, names):
             found["msg_id"] = new_message(found["app_id"])
         if "event_type_name" in found:
             found["event_type_name"] = new_event_type()
+    if "/operational-webhook/" in path and "endpoint_id" in found:
+        found["endpoint_id"] = new_own_endpoint()
     if path.endswith("/deliver"):
         # Each can be released once.
         found["msg_id"] = new_duplicate(found["app_id"])

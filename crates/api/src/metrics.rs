@@ -7,6 +7,8 @@ use axum::{
 };
 use storage::Db;
 
+/// Metrics
+///
 /// Shows what this server counts, in the OpenMetrics text format. It takes no token, and answers without the database too.
 #[utoipa::path(get, path = "/metrics", tag = "Health", operation_id = "metrics.get", responses(
     (status = 200, description = "Metrics, as Prometheus reads them", body = String, content_type = "application/openmetrics-text"),

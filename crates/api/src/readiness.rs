@@ -17,6 +17,8 @@ pub const SERVER_NAME: &str = "Posthaste";
 /// How long the database may take to answer before we count as not ready.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Readiness
+///
 /// Tells whether the server is ready: it is when its database answers.
 ///
 /// The answer names us in `Server`, so that a check is not taken in by another program.
@@ -29,6 +31,8 @@ pub(crate) async fn ready(State(db): State<Db>) -> Response {
     ([(header::SERVER, SERVER_NAME)], answer).into_response()
 }
 
+/// Liveness
+///
 /// Tells whether the server answers at all.
 #[utoipa::path(get, path = "/api/v1/health/ping", tag = "Health", operation_id = "v1.health.ping", responses(
     (status = 204, description = "It does"),

@@ -226,7 +226,7 @@ pub(crate) async fn deliver(call: Call) -> ApiResult<Reply<202, MessageOut<'stat
     call.write(Ok(release), |(message, _)| Reply::new(&MessageOut::new(message, false))).await
 }
 
-/// Delete message payload
+/// Delete Message Content
 ///
 /// Erases a message's content for good: it is not shown any more, and attempts that are still to come are not made. The message itself
 /// stays, with its attempts.
