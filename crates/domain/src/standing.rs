@@ -17,6 +17,8 @@ pub struct Facts {
     pub token_at: Option<DateTime<Utc>>,
     /// The endpoint was deleted.
     pub is_deleted: bool,
+    /// The message's fan-out is under way, and has not come to this endpoint.
+    pub is_to_come: bool,
 }
 
 /// A delivery that has not ended.
@@ -117,7 +119,10 @@ impl Standing {
             (Some(Outcome::Canceled), None) => Self::Canceled,
             (Some(Outcome::Discarded), None) => Self::Discarded,
             (Some(Outcome::Failed | Outcome::Unknown), None) => Self::Failed,
-            (None, None) => Self::LeftOut(LeftOut::of(message, endpoint)),
+            (None, None) => match LeftOut::of(message, endpoint) {
+                LeftOut::Changed if facts.is_to_come => Self::Due,
+                why => Self::LeftOut(why),
+            },
         }
     }
 

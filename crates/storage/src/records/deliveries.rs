@@ -236,6 +236,7 @@ struct Row {
     probe_at: Option<DateTime<Utc>>,
     token_at: Option<DateTime<Utc>>,
     is_deleted: bool,
+    is_to_come: bool,
 }
 
 /// What is known of each message and endpoint, in their order. Each is looked up by its whole key, as ranges from itself to itself, so that
@@ -247,6 +248,8 @@ async fn facts(tx: &mut Connection, tenant_id: TenantId, pairs: &[(Uuid, Uuid)])
         r#"select q.due_at as "due_at?", q.is_leased as "is_leased?", q.attempts as "attempts?", a.id as "attempt_id?", a.outcome as "outcome?",
                   a.status_code as "status_code?", a.response as "response?", h.state as "state?", h.failures as "failures?", h.changed_at as "changed_at?",
                   h.probe_at as "probe_at?", r.token_at as "token_at?",
+                  exists (select from task t where t.id = p.message_id and t.tenant_id = $3 and t.state = 0
+                    and (t.cursor is null or t.cursor < p.endpoint_id)) as "is_to_come!",
                   coalesce((select e.deleted_at is not null from endpoint e where e.id = p.endpoint_id and e.tenant_id = $3), false) as "is_deleted!"
              from (select generate_subscripts($1::uuid[], 1) as n, unnest($1::uuid[]) as message_id, unnest($2::uuid[]) as endpoint_id) p
              left join lateral (
@@ -289,6 +292,6 @@ impl From<Row> for Facts {
         });
         // Before the first send a throttle has no time.
         let token_at = row.token_at.filter(|at| *at > DateTime::UNIX_EPOCH);
-        Self { owed, attempt, gate, token_at, is_deleted: row.is_deleted }
+        Self { owed, attempt, gate, token_at, is_deleted: row.is_deleted, is_to_come: row.is_to_come }
     }
 }
