@@ -200,6 +200,7 @@ create table endpoint (
   is_disabled boolean not null default false,
   event_types text[],
   channels text[],
+  filter jsonb,
   since_version bigint not null default 1,
   metadata jsonb not null default '{}',
   headers bytea,
@@ -208,8 +209,10 @@ create table endpoint (
   deleted_at timestamptz,
   constraint throttle_rate_is_positive check (throttle_rate > 0),
   constraint metadata_is_an_object check (jsonb_typeof(metadata) = 'object'),
+  constraint filter_is_an_object check (jsonb_typeof(filter) = 'object'),
   constraint filters_are_not_empty check (cardinality(event_types) > 0 and cardinality(channels) > 0)
 );
+comment on column endpoint.filter is 'conditions on what is in a message, by scope; null: all';
 comment on column endpoint.since_version is 'the first version of its application that has it: a message that was accepted under an earlier one is not owed to it';
 comment on column endpoint.headers is 'sealed JSON object';
 create unique index endpoint_uid on endpoint (application_id, uid) where deleted_at is null;

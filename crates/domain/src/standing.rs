@@ -2,7 +2,14 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{delivery::Outcome, endpoint::Endpoint, filter::Filter, health::State, id::AttemptId, message::Message};
+use crate::{
+    delivery::Outcome,
+    endpoint::Endpoint,
+    filter::{Filter, Payload},
+    health::State,
+    id::AttemptId,
+    message::Message,
+};
 
 /// What is known of a message and an endpoint at one moment.
 #[derive(Clone, Debug, Default)]
@@ -105,6 +112,8 @@ pub enum LeftOut {
     EventType,
     /// It asks for other channels.
     Channel,
+    /// It asks for other payloads, or the payload is gone, so that nobody can tell any more.
+    Content,
     /// It would get such a message now: it was changed since.
     Changed,
 }
@@ -152,10 +161,12 @@ impl LeftOut {
             Self::Disabled
         } else if event_types.as_ref().is_some_and(|wanted| !wanted.contains(&message.event_type)) {
             Self::EventType
-        } else if endpoint.filter.wants(&message.event_type, &message.channels) {
+        } else if !endpoint.filter.wants_kind(&message.event_type, &message.channels) {
+            Self::Channel
+        } else if endpoint.filter.wants_content(&Payload::new(message.payload.as_deref().unwrap_or_default())) {
             Self::Changed
         } else {
-            Self::Channel
+            Self::Content
         }
     }
 }
@@ -166,7 +177,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::endpoint::EndpointUrl;
+    use crate::{content_filter::ContentFilter, endpoint::EndpointUrl};
 
     fn message() -> Message {
         Message {
@@ -246,7 +257,7 @@ mod tests {
         let why = |message: &Message, endpoint: &Endpoint| Standing::of(&Facts::default(), message, endpoint, at(0));
         let asks = |event_types: Option<&str>, channels: Option<&str>| {
             let names = |name: Option<&str>| name.map(|name| vec![name.to_owned()]);
-            Endpoint { filter: Filter { event_types: names(event_types), channels: names(channels) }, ..endpoint() }
+            Endpoint { filter: Filter { event_types: names(event_types), channels: names(channels), content: None }, ..endpoint() }
         };
         let duplicate = Message { duplicate_of: Some(Uuid::nil().into()), ..message() };
         assert_eq!(why(&duplicate, &endpoint()), Standing::LeftOut(LeftOut::Duplicate));
@@ -255,6 +266,12 @@ mod tests {
         assert_eq!(why(&message(), &asks(Some("user.signup"), None)), Standing::LeftOut(LeftOut::EventType));
         assert_eq!(why(&message(), &asks(Some("user.signup"), Some("paris"))), Standing::LeftOut(LeftOut::EventType));
         assert_eq!(why(&message(), &asks(None, Some("paris"))), Standing::LeftOut(LeftOut::Channel));
+        let content = ContentFilter::parse(serde_json::json!({"body": {"n": 5}})).expect("a filter");
+        let choosy = Endpoint { filter: Filter { content: Some(content), ..Filter::default() }, ..endpoint() };
+        let with = |payload: &'static str| Message { payload: Some(payload.into()), ..message() };
+        assert_eq!(why(&with(r#"{"n": 4}"#), &choosy), Standing::LeftOut(LeftOut::Content));
+        assert_eq!(why(&with(r#"{"n": 5}"#), &choosy), Standing::LeftOut(LeftOut::Changed));
+        assert_eq!(why(&Message { payload: None, ..message() }, &choosy), Standing::LeftOut(LeftOut::Content));
         assert_eq!(why(&message(), &endpoint()), Standing::LeftOut(LeftOut::Changed));
     }
 }

@@ -3,6 +3,7 @@
 mod application;
 mod attempt;
 mod callers;
+mod content_filter;
 mod deliveries;
 mod endpoint;
 mod endpoint_health;

@@ -71,6 +71,8 @@ pub(crate) enum DeliveryLeftOut {
     EventType,
     /// The endpoint asks for other channels.
     Channel,
+    /// The endpoint asks for other payloads, or the payload is gone, so that nobody can tell any more.
+    Content,
     /// The endpoint would get such a message now: it was changed since.
     Changed,
 }
@@ -147,6 +149,7 @@ impl From<LeftOut> for DeliveryLeftOut {
             LeftOut::Disabled => Self::Disabled,
             LeftOut::EventType => Self::EventType,
             LeftOut::Channel => Self::Channel,
+            LeftOut::Content => Self::Content,
             LeftOut::Changed => Self::Changed,
         }
     }
@@ -222,6 +225,7 @@ fn why_left_out(why: LeftOut) -> &'static str {
         LeftOut::Disabled => "the endpoint is disabled",
         LeftOut::EventType => "the endpoint asks for other event types",
         LeftOut::Channel => "the endpoint asks for other channels",
+        LeftOut::Content => "the endpoint asks for other payloads",
         LeftOut::Changed => "the endpoint was changed since: it would get such a message now",
     }
 }

@@ -4,10 +4,12 @@ use std::num::NonZeroU16;
 
 use domain::{
     application::{Metadata, Uid},
+    content_filter::ContentFilter,
     endpoint::Endpoint,
     id::{EndpointId, Id},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use storage::{
     applications::Made as Outcome,
     endpoints::{self, Change, Create, Delete, Update},
@@ -16,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::{
     Timestamp, both,
+    content_filter::PayloadFilter,
     fields::{EndpointChannels, EndpointUid, EventTypeNames, Notes, SigningSecret, Text, WebhookUrl, either, nullable, present},
     header_fields::CustomHeaders,
     page::{self, InOrder, Listed, Paging},
@@ -68,6 +71,8 @@ pub(crate) struct EndpointUpdate {
     filter_types: Option<EventTypeNames>,
     /// Only messages in one of these channels (omit for all)
     channels: Option<EndpointChannels>,
+    /// Only messages whose payload fits (omit for all)
+    filter: Option<PayloadFilter>,
     /// Whatever the tenant wants to note
     #[serde(default)]
     metadata: Notes,
@@ -113,6 +118,10 @@ pub(crate) struct EndpointPatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<EndpointChannels>, required = false)]
     channels: Option<Option<EndpointChannels>>,
+    /// Only messages whose payload fits (null for all)
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<PayloadFilter>, required = false)]
+    filter: Option<Option<PayloadFilter>>,
     /// Whatever the tenant wants to note
     #[serde(default, deserialize_with = "present")]
     #[schema(nullable = false)]
@@ -153,6 +162,9 @@ pub(crate) struct EndpointOut<'a> {
     /// Only messages in one of these channels; null for all
     #[schema(required, example = json!(["project_123", "group_2"]))]
     channels: Option<&'a [String]>,
+    /// Only messages whose payload fits; null for all
+    #[schema(required, value_type = Option<PayloadFilter>)]
+    filter: Option<&'a Value>,
     created_at: Timestamp,
     updated_at: Timestamp,
     #[schema(example = "ep_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
@@ -174,6 +186,7 @@ impl EndpointUpdate {
             is_disabled: Some(self.disabled.unwrap_or_default()),
             event_types: Some(event_types.map(|names| names.0)),
             channels: Some(self.channels.map(|names| names.0)),
+            filter: Some(self.filter.map(|filter| filter.0)),
             metadata: Some(self.metadata.0),
             ..Change::default()
         })
@@ -193,6 +206,7 @@ impl EndpointPatch {
             is_disabled: self.disabled,
             event_types: event_types.map(|names| names.map(|names| names.0)),
             channels: self.channels.map(|names| names.map(|names| names.0)),
+            filter: self.filter.map(|filter| filter.map(|filter| filter.0)),
             metadata: self.metadata.map(|notes| notes.0),
             ..Change::default()
         })
@@ -213,6 +227,7 @@ impl<'a> From<&'a Endpoint> for EndpointOut<'a> {
             event_types,
             filter_types: event_types,
             channels: endpoint.filter.channels.as_deref(),
+            filter: endpoint.filter.content.as_ref().map(ContentFilter::written),
             created_at: Timestamp(endpoint.created_at),
             updated_at: Timestamp(endpoint.updated_at),
             id: endpoint.id.public(),

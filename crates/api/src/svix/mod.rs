@@ -11,6 +11,7 @@
 
 pub(crate) mod application;
 pub(crate) mod attempt;
+mod content_filter;
 pub(crate) mod delivery;
 pub(crate) mod endpoint;
 pub(crate) mod endpoint_headers;

@@ -67,6 +67,13 @@ impl Node {
         }
     }
 
+    pub(super) fn clauses(&self) -> usize {
+        match self {
+            Self::All(nodes) | Self::Any { nodes, .. } => nodes.iter().map(Self::clauses).sum(),
+            Self::Clause(_) => 1,
+        }
+    }
+
     pub(super) fn needs_body(&self) -> bool {
         match self {
             Self::All(nodes) | Self::Any { nodes, .. } => nodes.iter().any(Self::needs_body),

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    InvalidFilter, MAX_CLAUSES, MAX_DEPTH, MAX_PATTERNS, MAX_VALUES, Problem, Written,
+    InvalidFilter, MAX_CLAUSES, MAX_DEPTH, MAX_PATTERNS, MAX_VALUES, MAX_WRITTEN, Problem,
     clause::{Clause, Node, Place, Test},
     operator::{Bound, Comparison, Operator, Values},
     path::Path,
@@ -22,6 +22,8 @@ enum Scope {
 }
 
 impl Scope {
+    const ALL: [Self; 4] = [Self::Body, Self::Headers, Self::Query, Self::Path];
+
     fn name(self) -> &'static str {
         match self {
             Self::Body => "body",
@@ -57,18 +59,22 @@ impl Spot<'_> {
 }
 
 impl Compiler {
-    pub(super) fn compile(written: Written<'_>) -> Result<Vec<Node>, InvalidFilter> {
+    pub(super) fn compile(written: &Value) -> Result<Vec<Node>, InvalidFilter> {
+        let refuse = |at: &str, problem| Err(InvalidFilter { at: at.to_owned(), problem });
+        let Value::Object(scopes) = written else { return refuse("filter", Problem::NoScopes) };
+        if written.to_string().len() > MAX_WRITTEN {
+            return refuse("filter", Problem::Large);
+        }
         let mut compiler = Self { scope: Scope::Body, clauses: 0, values: 0, patterns: 0 };
-        let scopes =
-            [(Scope::Body, written.body), (Scope::Headers, written.headers), (Scope::Query, written.query), (Scope::Path, written.path)];
         let mut nodes = Vec::new();
-        for (scope, value) in scopes {
+        for (name, value) in scopes {
+            let Some(scope) = Scope::ALL.into_iter().find(|scope| scope.name() == name) else { return refuse(name, Problem::UnknownScope) };
             compiler.scope = scope;
-            let spot = Spot { at: scope.name(), field: "", depth: 1 };
+            let spot = Spot { at: name, field: "", depth: 1 };
             match value {
-                None | Some(Value::Null) => {}
-                Some(Value::Object(members)) => nodes.extend(compiler.fields(spot, members)?),
-                Some(_) => return spot.refuse(Problem::NotAnObject),
+                Value::Null => {}
+                Value::Object(members) => nodes.extend(compiler.fields(spot, members)?),
+                _ => return spot.refuse(Problem::NotAnObject),
             }
         }
         Ok(nodes)

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{MAX_CLAUSES, MAX_DEPTH, MAX_PARTS, MAX_PATTERN, MAX_PATTERNS, MAX_VALUES};
+use super::{MAX_CLAUSES, MAX_DEPTH, MAX_PARTS, MAX_PATTERN, MAX_PATTERNS, MAX_VALUES, MAX_WRITTEN};
 
 /// A filter that is refused.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -17,6 +17,15 @@ pub struct InvalidFilter {
 /// What is wrong with a clause.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Problem {
+    /// No document of scopes.
+    #[error("must be an object with the members `body`, `headers`, `query` and `path`, or some of them")]
+    NoScopes,
+    /// A member of the document that is no scope.
+    #[error("is not a part of a message: use `body`, `headers`, `query` or `path`, and write fields of the payload inside `body`")]
+    UnknownScope,
+    /// The whole is too long.
+    #[error("is too large: a filter may have {MAX_WRITTEN} bytes of JSON")]
+    Large,
     /// Something else than an object where clauses are expected.
     #[error("must be an object of fields and the values that they must have")]
     NotAnObject,

@@ -34,7 +34,10 @@ mod naive;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 
@@ -44,6 +47,8 @@ pub use self::{
     invalid::{InvalidFilter, Problem},
 };
 
+/// The longest filter, in bytes of JSON.
+pub const MAX_WRITTEN: usize = 64 * 1024;
 /// The most levels of fields and `$or`/`$and` inside each other.
 pub const MAX_DEPTH: usize = 16;
 /// The most clauses of one filter; a list or an object among the values of `$in` and `$nin` counts as one.
@@ -57,23 +62,10 @@ pub const MAX_PATTERNS: usize = 8;
 /// The longest pattern, in bytes.
 pub const MAX_PATTERN: usize = 512;
 
-/// The four parts of a filter as they were written; an absent or empty one asks for nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Written<'a> {
-    /// Conditions on the payload.
-    pub body: Option<&'a Value>,
-    /// Conditions on the request's headers.
-    pub headers: Option<&'a Value>,
-    /// Conditions on the parameters of its query.
-    pub query: Option<&'a Value>,
-    /// Conditions on its path.
-    pub path: Option<&'a Value>,
-}
-
 /// What a filter looks into.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Subject<'a> {
-    /// The payload, if it is JSON. It may be left out if no filter [needs it](ContentFilter::needs_body).
+    /// The payload, if it is JSON that is nested no more than 128 levels deep. It may be left out if no filter [needs it](ContentFilter::needs_body).
     pub body: Option<&'a Value>,
     /// Names and values, a name as often as it came.
     pub headers: &'a [(&'a str, &'a str)],
@@ -83,35 +75,87 @@ pub struct Subject<'a> {
     pub path: &'a str,
 }
 
-/// A filter that has been checked and made ready. Cloning it is cheap.
-#[derive(Clone, Debug)]
-pub struct ContentFilter {
-    conditions: Arc<[Node]>,
+/// A filter, cheap to clone. It is made ready once, for all clones.
+#[derive(Clone)]
+pub struct ContentFilter(Arc<Inner>);
+
+struct Inner {
+    /// The document with its scopes.
+    written: Value,
+    ready: OnceLock<Ready>,
+}
+
+#[derive(Default)]
+struct Ready {
+    conditions: Vec<Node>,
     needs_body: bool,
+    clauses: usize,
+}
+
+impl Ready {
+    fn compile(written: &Value) -> Result<Self, InvalidFilter> {
+        let conditions = Compiler::compile(written)?;
+        Ok(Self { needs_body: conditions.iter().any(Node::needs_body), clauses: conditions.iter().map(Node::clauses).sum(), conditions })
+    }
 }
 
 impl ContentFilter {
-    /// Checks what was written and makes it ready; the error says which clause is wrong and what to do about it.
-    pub fn compile(written: Written<'_>) -> Result<Self, InvalidFilter> {
-        let conditions = Compiler::compile(written)?;
-        let needs_body = conditions.iter().any(Node::needs_body);
-        Ok(Self { conditions: conditions.into(), needs_body })
+    /// Checks a document and makes it ready; the error says which clause is wrong and what to do about it. Its members are the scopes, `body`,
+    /// `headers`, `query` and `path`; one that is absent, null or empty asks for nothing.
+    pub fn parse(written: Value) -> Result<Self, InvalidFilter> {
+        let ready = Ready::compile(&written)?;
+        Ok(Self(Arc::new(Inner { written, ready: OnceLock::from(ready) })))
+    }
+
+    /// A document that [`ContentFilter::parse`] took at some time. Should it be no filter any more, it asks for nothing: an endpoint that
+    /// gets too much is better than one that silently gets nothing.
+    pub fn stored(written: Value) -> Self {
+        Self(Arc::new(Inner { written, ready: OnceLock::new() }))
+    }
+
+    /// The document.
+    pub fn written(&self) -> &Value {
+        &self.0.written
+    }
+
+    fn ready(&self) -> &Ready {
+        self.0.ready.get_or_init(|| Ready::compile(&self.0.written).unwrap_or_default())
     }
 
     /// Whether every clause holds.
     pub fn matches(&self, subject: &Subject<'_>) -> bool {
-        self.conditions.iter().all(|node| node.holds(subject))
+        self.ready().conditions.iter().all(|node| node.holds(subject))
     }
 
     /// The first clause that does not hold, or nothing if the filter matches.
     ///
     /// The answer quotes the payload: it is for whoever may read the message, not for a log.
     pub fn explain(&self, subject: &Subject<'_>) -> Option<Mismatch> {
-        self.conditions.iter().find_map(|node| explain::mismatch(node, subject))
+        self.ready().conditions.iter().find_map(|node| explain::mismatch(node, subject))
+    }
+
+    /// How often a payload may have to be walked through; none, if that is not known since the filter has still to be made ready, which takes
+    /// longer.
+    pub fn clauses(&self) -> Option<usize> {
+        self.0.ready.get().map(|ready| ready.clauses)
     }
 
     /// Whether the payload has to be parsed before this filter can be asked.
     pub fn needs_body(&self) -> bool {
-        self.needs_body
+        self.ready().needs_body
+    }
+}
+
+impl PartialEq for ContentFilter {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.written == other.0.written
+    }
+}
+
+impl Eq for ContentFilter {}
+
+impl fmt::Debug for ContentFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ContentFilter({})", self.0.written)
     }
 }

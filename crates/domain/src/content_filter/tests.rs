@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 fn body(filter: &Value) -> Result<ContentFilter, InvalidFilter> {
-    ContentFilter::compile(Written { body: Some(filter), ..Written::default() })
+    ContentFilter::parse(json!({ "body": filter }))
 }
 
 fn matches(filter: &Value, payload: &Value) -> bool {
@@ -81,8 +81,7 @@ fn headers_query_and_path_are_text() {
         body: None,
     };
     let filter = |headers: Value, query: Value, path: Value| {
-        let written = Written { headers: Some(&headers), query: Some(&query), path: Some(&path), body: None };
-        let filter = ContentFilter::compile(written).expect("a filter");
+        let filter = ContentFilter::parse(json!({"headers": headers, "query": query, "path": path, "body": null})).expect("a filter");
         assert!(!filter.needs_body());
         filter.matches(&subject)
     };
@@ -133,12 +132,31 @@ fn what_is_wrong_is_refused_where_it_stands() {
     for (filter, at, problem) in bad {
         assert_eq!(body(&filter).err(), Some(InvalidFilter { at: at.to_owned(), problem }), "{filter}");
     }
-    let headers = |filter: Value| ContentFilter::compile(Written { headers: Some(&filter), ..Written::default() }).err().map(|e| e.problem);
+    let headers = |filter: Value| ContentFilter::parse(json!({ "headers": filter })).err().map(|invalid| invalid.problem);
     for nested in [json!({"a": {"b": 1}}), json!({"a": [1]}), json!({"a": {"$in": [{}]}}), json!({"a": {"$or": [{"b": 1}]}})] {
         assert_eq!(headers(nested), Some(Problem::TextOnly));
     }
-    let path = ContentFilter::compile(Written { path: Some(&json!({"url": "/"})), ..Written::default() });
+    let path = ContentFilter::parse(json!({"path": {"url": "/"}}));
     assert_eq!(path.expect_err("unknown").to_string(), "path.url: is not known here: the whole path of the request is the field `path`");
+}
+
+#[test]
+fn a_document_has_scopes_and_is_kept_as_it_was_written() {
+    let refused = |document: Value| ContentFilter::parse(document).expect_err("refused");
+    assert_eq!(refused(json!("body")), InvalidFilter { at: "filter".to_owned(), problem: Problem::NoScopes });
+    assert_eq!(refused(json!({"amount": 5})), InvalidFilter { at: "amount".to_owned(), problem: Problem::UnknownScope });
+    assert_eq!(refused(json!({"body": {"a": "x".repeat(MAX_WRITTEN)}})).problem, Problem::Large);
+    let written = json!({"body": {"a": {"$gt": 1.50}}, "headers": {}});
+    let (filter, stored) = (ContentFilter::parse(written.clone()).expect("a filter"), ContentFilter::stored(written.clone()));
+    assert_eq!((filter.written(), &filter), (&written, &stored));
+    assert_eq!((filter.clauses(), stored.clauses()), (Some(1), None));
+    for a in [1, 2] {
+        let payload = json!({ "a": a });
+        let subject = Subject { body: Some(&payload), ..Subject::default() };
+        assert_eq!([filter.matches(&subject), stored.matches(&subject)], [a == 2; 2]);
+    }
+    assert_eq!(stored.clauses(), Some(1));
+    assert!(ContentFilter::stored(json!({"body": {"$later": 1}})).matches(&Subject::default()), "too much is better than nothing");
 }
 
 #[test]

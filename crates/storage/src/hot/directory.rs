@@ -86,13 +86,18 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
     let (rows, secret_rows) = endpoints::all(&mut connection, application.id).await?;
     let policy = policies::of(db, &mut connection, tenant_id).await?;
     let tenant = db.node.tenants.find_subject(&mut connection, tenant_id).await?;
-    let subscribers = Arc::new(Subscribers { application, targets: targets(db, rows, secret_rows), policy, tenant });
+    let mut targets = targets(db, rows, secret_rows);
+    if let Some(known) = db.node.subscribers.get(application.id) {
+        keep_filters(&mut targets, &known);
+    }
+    let targets = targets.into_iter().map(Arc::new).collect();
+    let subscribers = Arc::new(Subscribers { application, targets, policy, tenant });
     db.node.subscribers.insert(&subscribers);
     Ok(subscribers)
 }
 
 /// Opens what is sealed. What cannot be opened is its endpoint's trouble and nobody else's.
-fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>) -> Vec<Arc<Target>> {
+fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>) -> Vec<Target> {
     let mut secrets: HashMap<_, Vec<_>> = HashMap::new();
     let mut unreadable = HashSet::new();
     for row in secret_rows {
@@ -106,9 +111,21 @@ fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>
         let is_unreadable = headers.is_err() || unreadable.contains(&row.id);
         let secrets = secrets.remove(&row.id).unwrap_or_default();
         let since_version = row.since_version;
-        Arc::new(Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, since_version, is_unreadable })
+        Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, since_version, is_unreadable }
     });
     opened.collect()
+}
+
+/// Takes over filters that are as they were: they have been made ready, which takes longer than anything else here.
+fn keep_filters(targets: &mut [Target], known: &Subscribers) {
+    let known = known.targets.iter().filter_map(|target| Some((target.endpoint.id, target.endpoint.filter.content.as_ref()?)));
+    let known: HashMap<_, _> = known.collect();
+    for target in targets {
+        let filter = &mut target.endpoint.filter.content;
+        if let Some(same) = known.get(&target.endpoint.id).filter(|known| filter.as_ref() == Some(**known)) {
+            *filter = Some((*same).clone());
+        }
+    }
 }
 
 /// Looks again at endpoints that could not be opened; returns those that can be, with their owners, and those that are gone.

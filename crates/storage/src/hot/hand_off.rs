@@ -426,7 +426,7 @@ mod tests {
             version: 1,
             throttle_rate: None,
             is_disabled: false,
-            filter: Filter { event_types: None, channels: None },
+            filter: Filter::default(),
             metadata: Metadata::default(),
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use domain::{
     application::Application,
     endpoint::{Endpoint, Headers},
+    filter::Payload,
     id::{ApplicationId, EndpointId, TenantId},
     idempotency::Policy,
     signing::Secret,
@@ -51,8 +52,8 @@ pub struct Target {
 
 impl Target {
     /// Whether it is owed a message like this one.
-    pub(crate) fn wants(&self, event_type: &str, channels: &[String]) -> bool {
-        !self.endpoint.is_disabled && self.endpoint.filter.wants(event_type, channels)
+    pub(crate) fn wants(&self, event_type: &str, channels: &[String], payload: &Payload<'_>) -> bool {
+        !self.endpoint.is_disabled && self.endpoint.filter.wants(event_type, channels, payload)
     }
 
     /// The secrets that sign at `now`, the current one first.

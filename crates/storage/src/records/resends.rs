@@ -1,11 +1,12 @@
 //! What is owed because somebody asked: a message sent again, a duplicate released.
 
 use domain::{
-    filter::Filter,
+    filter::{Filter, Payload},
     id::{ApplicationId, EndpointId, MessageId, TenantId},
     message::Message,
 };
-use sqlx::types::Uuid;
+use serde_json::Value;
+use sqlx::types::{Json, Uuid};
 
 use crate::{
     Conflict, Database, Error, Result,
@@ -181,16 +182,18 @@ impl Effect for Release {
 async fn owe(tx: &mut Connection, message: &Message) -> Result<Vec<EndpointId>> {
     let application_id = Uuid::from(message.application_id);
     let endpoints = sqlx::query!(
-        "select id, event_types, channels from endpoint where application_id = $1 and deleted_at is null and not is_disabled",
+        r#"select id, event_types, channels, filter as "filter: Json<Value>" from endpoint
+            where application_id = $1 and deleted_at is null and not is_disabled"#,
         application_id
     )
     .fetch_all(&mut *tx)
     .await?;
-    let wanting = endpoints.into_iter().filter_map(|endpoint| {
-        let filter = Filter { event_types: endpoint.event_types, channels: endpoint.channels };
-        filter.wants(&message.event_type, &message.channels).then_some(endpoint.id)
-    });
-    let wanting: Vec<_> = wanting.collect();
+    let wanting: Vec<_> = {
+        let payload = Payload::new(message.payload.as_deref().unwrap_or_default());
+        let wants = |filter: &Filter| filter.wants(&message.event_type, &message.channels, &payload);
+        let with_filter = endpoints.into_iter().map(|row| (row.id, endpoints::filter(row.event_types, row.channels, row.filter)));
+        with_filter.filter_map(|(id, filter)| wants(&filter).then_some(id)).collect()
+    };
     if wanting.len() > tasks::OWED_AT_ONCE {
         tasks::put_down_fan_out(tx, message).await?;
         return Ok(Vec::new());

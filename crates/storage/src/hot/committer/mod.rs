@@ -193,7 +193,9 @@ impl Publisher {
         }
         let place = shared.room.take(new.subscribers.application.tenant_id, new.payload.len()).ok_or(Error::Overloaded)?;
         let (reply, outcome) = oneshot::channel();
-        let pending = Pending::new(shared.db.new_id().into(), new, claim, reply, flight, place);
+        let (id, takes_long) = (shared.db.new_id().into(), pending::takes_long(&new, &new.subscribers));
+        let make = move || Pending::new(id, new, claim, reply, flight, place);
+        let pending = if takes_long { tokio::task::spawn_blocking(make).await.map_err(|_| Error::Unavailable(None))? } else { make() };
         self.new.send(pending).map_err(|_| Error::Unavailable(None))?;
         let settled = tokio::time::timeout(PATIENCE, outcome).await;
         match settled.map_err(|_| Error::Unavailable(None))?.map_err(|_| Error::Unavailable(None))?? {

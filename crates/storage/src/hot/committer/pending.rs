@@ -3,6 +3,8 @@
 use std::{fmt, sync::Arc, time::Instant};
 
 use domain::{
+    content_filter::ContentFilter,
+    filter::Payload,
     id::{AttemptId, Id, MessageId},
     idempotency::{payload_digest, scope_hash},
     message::Message,
@@ -28,7 +30,9 @@ pub(super) struct Pending {
     pub(super) new: Arc<NewMessage>,
     /// Who may be owed it: looked up again if the transaction finds that they changed.
     pub(super) subscribers: Arc<Subscribers>,
-    /// How many of them want it.
+    /// Those of them who want it. Told once, by whoever publishes: to look into a payload is not the writer's work.
+    wanting: Vec<Arc<Target>>,
+    /// How many they are.
     pub(super) wanted_by: usize,
     /// Its idempotency key, under the policy of those subscribers.
     pub(super) claim: Option<Claim>,
@@ -61,12 +65,14 @@ impl Pending {
         let scope = subscribers.application.id.into();
         let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(EVENT_ID, scope, text));
         let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(MESSAGE_KEY, scope, text));
-        let wanted_by = wanting(&new, &subscribers).count();
+        let wanting = wanting(&new, &subscribers);
+        let wanted_by = wanting.len();
         let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
         Self {
             id,
             new,
             subscribers,
+            wanting,
             wanted_by,
             claim,
             event_id_hash,
@@ -101,7 +107,7 @@ impl Pending {
 
     /// Those who are owed it.
     pub(super) fn wanting(&self) -> impl Iterator<Item = &Arc<Target>> {
-        wanting(&self.new, &self.subscribers)
+        self.wanting.iter()
     }
 
     /// Whether it owes too much to be written at once: its fan-out is a task, committed with it.
@@ -119,8 +125,9 @@ impl Pending {
         if let Some(claim) = &mut self.claim {
             claim.policy = fresh.policy;
         }
+        self.wanting = wanting(&self.new, &fresh);
+        self.wanted_by = self.wanting.len();
         self.subscribers = fresh;
-        self.wanted_by = self.wanting().count();
     }
 
     /// Whether its publisher has been told to come back later. What the database has not been sent by then is not stored any
@@ -154,6 +161,19 @@ pub(super) struct Finish {
     pub(super) event: Option<Kind>,
 }
 
-fn wanting<'a>(new: &'a NewMessage, subscribers: &'a Subscribers) -> impl Iterator<Item = &'a Arc<Target>> {
-    subscribers.targets.iter().filter(|target| target.wants(&new.event_type, &new.channels))
+/// How many bytes of payload may be looked at, once for each clause of a filter, on a thread that serves others too: some milliseconds.
+const QUICK: usize = 1 << 20;
+
+/// Whether it takes long to tell who wants a message: many clauses look into a large payload, or a filter has still to be made ready. Whoever asks does so on a thread of its own, so that
+/// nobody else waits.
+pub(super) fn takes_long(new: &NewMessage, subscribers: &Subscribers) -> bool {
+    let filters = subscribers.targets.iter().filter_map(|target| target.endpoint.filter.content.as_ref());
+    let clauses: Option<usize> = filters.map(ContentFilter::clauses).sum();
+    clauses.is_none_or(|clauses| clauses.saturating_mul(new.payload.len()) > QUICK)
+}
+
+fn wanting(new: &NewMessage, subscribers: &Subscribers) -> Vec<Arc<Target>> {
+    let payload = Payload::new(&new.payload);
+    let wants = |target: &&Arc<Target>| target.wants(&new.event_type, &new.channels, &payload);
+    subscribers.targets.iter().filter(wants).cloned().collect()
 }

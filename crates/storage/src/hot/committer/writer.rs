@@ -19,7 +19,7 @@ use super::{
     batch::{Batch, Decided, Owed, Verdict},
     line::{CAP, Line},
     link::{Link, Trouble},
-    pending::{Finish, Pending, Settled},
+    pending::{Finish, Pending, Settled, takes_long},
 };
 use crate::{
     Db, Error,
@@ -338,8 +338,12 @@ impl Writer {
             let application = &pending.subscribers.application;
             match directory::reload(&db, application.tenant_id, &pending.new.application).await {
                 Ok(fresh) if fresh.application.id == application.id => {
-                    pending.renew(fresh);
-                    put_back(&shared, pending);
+                    let takes_long = takes_long(&pending.new, &fresh);
+                    let renew = move || {
+                        pending.renew(fresh);
+                        put_back(&shared, pending);
+                    };
+                    if takes_long { drop(tokio::task::spawn_blocking(renew)) } else { renew() }
                 }
                 // The key's scope was that of the old application, so the caller has to claim anew.
                 Ok(_) => pending.settle(Err(Error::Renamed)),

@@ -1,6 +1,9 @@
 //! Makes the deliveries of a message that is owed to more endpoints than are written with it.
 
-use domain::id::{EndpointId, MessageId};
+use domain::{
+    filter::Payload,
+    id::{EndpointId, MessageId},
+};
 use sqlx::types::Uuid;
 
 use super::Step;
@@ -17,17 +20,26 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
         Err(Error::NotFound(_)) => return Ok(over(task.cursor, 0, 0)),
         found => found?,
     };
-    let message = sqlx::query!("select event_type, channels from message where id = $1 and tenant_id = $2", task.id, task.tenant_id)
-        .fetch_optional(&mut *tx)
-        .await?;
+    let looks_inside = subscribers.targets.iter().any(|target| target.endpoint.filter.content.is_some());
+    let message = sqlx::query!(
+        "select event_type, channels, case when $3 then payload end as payload from message where id = $1 and tenant_id = $2",
+        task.id,
+        task.tenant_id,
+        looks_inside,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
     let Some(message) = message else { return Ok(over(task.cursor, 0, 0)) };
     let channels = message.channels.unwrap_or_default();
-    let rest = subscribers.targets.iter().filter(|target| {
-        let is_new = target.since_version > version;
-        task.cursor.is_none_or(|cursor| Uuid::from(target.endpoint.id) > cursor) && !is_new
-    });
-    let wanting = rest.filter(|target| target.wants(&message.event_type, &channels));
-    let ids: Vec<Uuid> = wanting.take(STEP).map(|target| target.endpoint.id.into()).collect();
+    let ids: Vec<Uuid> = {
+        let payload = Payload::new(message.payload.as_deref().unwrap_or_default());
+        let rest = subscribers.targets.iter().filter(|target| {
+            let is_new = target.since_version > version;
+            task.cursor.is_none_or(|cursor| Uuid::from(target.endpoint.id) > cursor) && !is_new
+        });
+        let wanting = rest.filter(|target| target.wants(&message.event_type, &channels, &payload));
+        wanting.take(STEP).map(|target| target.endpoint.id.into()).collect()
+    };
     sqlx::query!(
         "insert into queue (message_id, endpoint_id, tenant_id, application_id) select $1, endpoint_id, $3, $4 from unnest($2::uuid[]) endpoint_id",
         task.id,

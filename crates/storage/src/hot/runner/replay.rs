@@ -1,14 +1,15 @@
 //! Sends an endpoint what it was never sent: messages from before it was there, or while it was off or did not want them.
 
-use domain::filter::Filter;
-use sqlx::types::Uuid;
+use domain::filter::{Filter, Payload};
+use serde_json::Value;
+use sqlx::types::{Json, Uuid};
 
 use super::Step;
 use crate::{
     Error, Result,
     applications::{self, Reference},
     connection::Connection,
-    resends,
+    endpoints, resends,
     tasks::Row,
 };
 
@@ -24,10 +25,14 @@ pub(super) async fn step(tx: &mut Connection, task: &Row) -> Result<Step> {
     }
     let (since, until) = task.messages();
     let first = task.cursor.map_or(since, |cursor| Uuid::from_u128(cursor.as_u128().saturating_add(1)));
-    let endpoint = sqlx::query!("select event_types, channels from endpoint where id = $1 and tenant_id = $2", endpoint_id, task.tenant_id)
-        .fetch_one(&mut *tx)
-        .await?;
-    let filter = Filter { event_types: endpoint.event_types, channels: endpoint.channels };
+    let endpoint = sqlx::query!(
+        r#"select event_types, channels, filter as "filter: Json<Value>" from endpoint where id = $1 and tenant_id = $2"#,
+        endpoint_id,
+        task.tenant_id,
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let filter = endpoints::filter(endpoint.event_types, endpoint.channels, endpoint.filter);
     let messages = sqlx::query!(
         r#"with next as materialized (
              select id, event_type, channels, duplicate_of, released_at, payload is null or coalesce(payload_expires_at <= now(), false) as is_expunged
@@ -48,11 +53,25 @@ pub(super) async fn step(tx: &mut Connection, task: &Row) -> Result<Step> {
     )
     .fetch_all(&mut *tx)
     .await?;
-    let wanted = messages.iter().filter(|row| row.is_missing && filter.wants(&row.event_type, row.channels.as_deref().unwrap_or_default()));
-    let wanted: Vec<Uuid> = wanted.map(|row| row.id).collect();
+    let mut wanted: Vec<Uuid> = Vec::new();
+    for row in &messages {
+        let may_be_wanted = row.is_missing && filter.wants_kind(&row.event_type, row.channels.as_deref().unwrap_or_default());
+        // One payload at a time: together they could be large.
+        if may_be_wanted && (filter.content.is_none() || fits(&mut *tx, task, row.id, &filter).await?) {
+            wanted.push(row.id);
+        }
+    }
     let owed = resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
     let is_last = messages.len() < usize::try_from(STEP).unwrap_or(0);
     Ok(Step::Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), made: wanted.len(), is_last, owed })
+}
+
+/// Whether what is in a message is wanted.
+async fn fits(tx: &mut Connection, task: &Row, message_id: Uuid, filter: &Filter) -> Result<bool> {
+    let payload = sqlx::query_scalar!("select payload from message where id = $1 and tenant_id = $2", message_id, task.tenant_id)
+        .fetch_optional(tx)
+        .await?;
+    Ok(filter.wants_content(&Payload::new(payload.flatten().as_deref().unwrap_or_default())))
 }
 
 /// Locks the application, so that nobody else takes the runs that this step is about to take; says why nothing can be sent to the

@@ -8,13 +8,15 @@ mod state;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use domain::filter::Filter;
 use domain::{
     application::{Metadata, Uid},
+    content_filter::ContentFilter,
     endpoint::{Endpoint, EndpointUrl, Headers},
+    filter::Filter,
     id::{ApplicationId, EndpointId, TenantId},
     signing::Secret,
 };
+use serde_json::Value;
 use sqlx::types::{Json, Uuid};
 
 use crate::{
@@ -56,6 +58,8 @@ pub struct Change {
     pub event_types: Option<Option<Vec<String>>>,
     /// Only these channels.
     pub channels: Option<Option<Vec<String>>>,
+    /// Only what this takes.
+    pub filter: Option<Option<ContentFilter>>,
     /// The tenant's notes.
     pub metadata: Option<Metadata>,
     /// Of event types that are behind a flag, whoever asks may name only those with one of these; absent: all.
@@ -192,7 +196,7 @@ pub async fn list(
         ($order:tt) => {
             sqlx::query_as!(
                 Row,
-                r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+                r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
                           metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
                      from endpoint where application_id = $1 and deleted_at is null and id >= $2 and id < $3
                     order by id "#
@@ -268,7 +272,7 @@ pub(crate) async fn all(connection: &mut Connection, application_id: Application
     let id = Uuid::from(application_id);
     let rows = sqlx::query_as!(
         Row,
-        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
                   metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where application_id = $1 and deleted_at is null order by id"#,
         id,
@@ -299,7 +303,7 @@ pub(crate) async fn application_of(db: &Database, endpoint_id: EndpointId) -> Re
 pub(crate) async fn of_ids(connection: &mut Connection, application_id: ApplicationId, ids: &[Uuid]) -> Result<Vec<Endpoint>> {
     let rows = sqlx::query_as!(
         Row,
-        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
                   metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where id = any ($1) and application_id = $2"#,
         ids,
@@ -324,7 +328,7 @@ pub(crate) async fn find(
 ) -> Result<Option<Row>> {
     Ok(sqlx::query_as!(
         Row,
-        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
                   metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where application_id = $1 and (id = $2 or uid = $3) and deleted_at is null"#,
         Uuid::from(application_id),
@@ -349,11 +353,17 @@ pub(crate) struct Row {
     pub(crate) is_disabled: bool,
     event_types: Option<Vec<String>>,
     channels: Option<Vec<String>>,
+    filter: Option<Json<Value>>,
     metadata: Json<Metadata>,
     pub(crate) headers: Option<Vec<u8>>,
     pub(crate) since_version: i64,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+}
+
+/// What an endpoint asks for, as its table holds it.
+pub(crate) fn filter(event_types: Option<Vec<String>>, channels: Option<Vec<String>>, content: Option<Json<Value>>) -> Filter {
+    Filter { event_types, channels, content: content.map(|Json(written)| ContentFilter::stored(written)) }
 }
 
 impl From<Row> for Endpoint {
@@ -368,7 +378,7 @@ impl From<Row> for Endpoint {
             version: row.version,
             throttle_rate: row.throttle_rate.and_then(|rate| u16::try_from(rate).ok()),
             is_disabled: row.is_disabled,
-            filter: Filter { event_types: row.event_types, channels: row.channels },
+            filter: filter(row.event_types, row.channels, row.filter),
             metadata: row.metadata.0,
             created_at: row.created_at,
             updated_at: row.updated_at,

@@ -6,6 +6,7 @@ use domain::{
     id::{ApplicationId, TenantId},
     signing::Secret,
 };
+use serde_json::Value;
 use sqlx::types::{Json, Uuid};
 
 use super::{Change, Row, keep_rate};
@@ -39,9 +40,9 @@ pub(super) async fn insert(
     let url = change.url.ok_or(Error::NotFound("url"))?;
     let inserted = sqlx::query_as!(
         Row,
-        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, metadata, since_version)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1 + (select version from application where id = $3))
-           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter, metadata, since_version)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1 + (select version from application where id = $3))
+           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
                      metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at"#,
         db.new_id(),
         Uuid::from(tenant_id),
@@ -54,6 +55,7 @@ pub(super) async fn insert(
         change.is_disabled.unwrap_or_default(),
         change.event_types.flatten() as _,
         change.channels.flatten() as _,
+        change.filter.flatten().map(|filter| Json(filter.written().clone())) as _,
         Json(change.metadata.unwrap_or_default()) as _,
     )
     .fetch_one(&mut *tx)
@@ -80,10 +82,11 @@ pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, 
              is_disabled = coalesce($9, is_disabled),
              event_types = case when $10 then $11 else event_types end,
              channels = case when $12 then $13 else channels end,
-             metadata = coalesce($14, metadata),
+             filter = case when $14 then $15 else filter end,
+             metadata = coalesce($16, metadata),
              updated_at = now()
            where id = $1
-           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels,
+           returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
                      metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at"#,
         was.id,
         change.uid.is_some(),
@@ -98,6 +101,8 @@ pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, 
         change.event_types.flatten() as _,
         change.channels.is_some(),
         change.channels.flatten() as _,
+        change.filter.is_some(),
+        change.filter.flatten().map(|filter| Json(filter.written().clone())) as _,
         change.metadata.map(Json) as _,
     )
     .fetch_one(&mut *tx)
