@@ -309,7 +309,7 @@ async fn costs_of_pages(database: &Database, tenant: &str, application: &str, en
     let statements = page_plans::recorded();
     let find = |what: &str| -> Vec<_> { statements.iter().filter(|(sql, _)| sql.contains(what)).cloned().collect() };
     let (destinations, attempted, facts) =
-        (find("destination order by endpoint_id"), find("select distinct on (a.is_latest"), find("as \"token_at?\""));
+        (find("destination order by endpoint_id"), find("select distinct on (uuid_send"), find("as \"token_at?\""));
     assert_eq!((destinations.len(), attempted.len(), facts.len()), (2, 2, 1), "a statement that this test has lost");
     let bounds = "'00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff', 51";
     let latest = format!("(array(select message_id from queue where endpoint_id = '{endpoint}' order by message_id desc limit 50))::text");

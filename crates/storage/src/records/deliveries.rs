@@ -179,30 +179,21 @@ async fn ids_of_attempted(
         ($order:tt) => {
             sqlx::query_scalar!(
                 r#"select d.message_id as "message_id!" from (
-                     select distinct on (a.is_latest, a.endpoint_id, a.message_id) a.is_latest, a.endpoint_id, a.message_id from attempt a
-                       where (a.is_latest, a.endpoint_id, a.message_id) >= (true, $1, $2) and (a.is_latest, a.endpoint_id, a.message_id) < (true, $1, $3)
-                         and a.is_latest and a.tenant_id = $8
-                       order by a.is_latest "#
-                    + $order
-                    + ", a.endpoint_id "
-                    + $order
-                    + ", a.message_id "
+                     select distinct on (uuid_send(a.endpoint_id) || uuid_send(a.message_id)) uuid_send(a.endpoint_id) || uuid_send(a.message_id) as delivery, a.message_id from attempt a
+                       where uuid_send(a.endpoint_id) || uuid_send(a.message_id) >= uuid_send($1) || uuid_send($2)
+                         and uuid_send(a.endpoint_id) || uuid_send(a.message_id) < uuid_send($1) || uuid_send($3) and a.is_latest and a.tenant_id = $8
+                       order by uuid_send(a.endpoint_id) || uuid_send(a.message_id) "#
                     + $order
                     + ") d
                    cross join lateral (select m.event_type, m.channels from message m where m.id = d.message_id offset 0) m
                    cross join lateral (select bool_or(a.outcome = 0) as is_delivered, (array_agg(a.outcome order by a.run = 0 desc, a.run desc))[1] as outcome
-                     from attempt a where (a.is_latest, a.endpoint_id, a.message_id) >= (true, $1, d.message_id)
-                       and (a.is_latest, a.endpoint_id, a.message_id) <= (true, $1, d.message_id) and a.is_latest) a
+                     from attempt a where uuid_send(a.endpoint_id) || uuid_send(a.message_id) = d.delivery and a.is_latest) a
                    where ($5::text is null or $5 = any (m.channels)) and ($6::text[] is null or m.event_type = any ($6))
                      and ($7::smallint[] is null or case when a.is_delivered then 0
                        when exists (select from queue q where (q.message_id, q.endpoint_id) >= (d.message_id, $1) and (q.message_id, q.endpoint_id) <= (d.message_id, $1))
                          or exists (select from queue_later q where (q.message_id, q.endpoint_id) >= (d.message_id, $1) and (q.message_id, q.endpoint_id) <= (d.message_id, $1)) then 3
                        when a.outcome in (3, 4) then 4 else 2 end = any ($7))
-                   order by d.is_latest "
-                    + $order
-                    + ", d.endpoint_id "
-                    + $order
-                    + ", d.message_id "
+                   order by d.delivery "
                     + $order
                     + " limit $4",
                 Uuid::from(endpoint.id),
@@ -261,8 +252,7 @@ async fn facts(tx: &mut Connection, tenant_id: TenantId, pairs: &[(Uuid, Uuid)])
                ) q where q.tenant_id = $3 order by q.is_leased desc, q.due_at limit 1) q on true
              left join lateral (
                select a.id, a.outcome, a.status_code, substring(a.response from 1 for 1000) as response from attempt a
-                 where (a.is_latest, a.endpoint_id, a.message_id) >= (true, p.endpoint_id, p.message_id)
-                   and (a.is_latest, a.endpoint_id, a.message_id) <= (true, p.endpoint_id, p.message_id) and a.is_latest and a.tenant_id = $3
+                 where uuid_send(a.endpoint_id) || uuid_send(a.message_id) = uuid_send(p.endpoint_id) || uuid_send(p.message_id) and a.is_latest and a.tenant_id = $3
                  order by a.outcome = 0 desc, a.run = 0 desc, a.run desc limit 1) a on true
              left join lateral (select h.* from endpoint_health h where h.endpoint_id = p.endpoint_id and h.tenant_id = $3 offset 0) h on true
              left join lateral (select r.tat as token_at from endpoint_rate r where r.endpoint_id = p.endpoint_id and r.tenant_id = $3 offset 0) r on true
