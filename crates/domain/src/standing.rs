@@ -219,8 +219,8 @@ mod tests {
         DateTime::UNIX_EPOCH + TimeDelta::seconds(1_000_000 + seconds)
     }
 
-    fn attempt(outcome: Outcome) -> Option<Last> {
-        Some(Last { id: Uuid::nil().into(), outcome, status_code: 0, response: String::new() })
+    fn attempt(outcome: Outcome) -> Last {
+        Last { id: Uuid::nil().into(), outcome, status_code: 0, response: String::new() }
     }
 
     fn standing(facts: &Facts) -> Standing {
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_success_stands_and_all_else_is_what_is_still_owed_or_how_it_ended() {
         let owed = Some(Owed { due_at: at(-1), is_leased: false, attempts: 0 });
-        let of = |outcome, owed| standing(&Facts { owed, attempt: attempt(outcome), ..Facts::default() });
+        let of = |outcome, owed| standing(&Facts { owed, attempt: Some(attempt(outcome)), ..Facts::default() });
         assert_eq!(of(Outcome::Succeeded, owed), Standing::Delivered, "it is being resent");
         assert_eq!(of(Outcome::Failed, owed), Standing::Due);
         let ends = [Outcome::Failed, Outcome::Unknown, Outcome::Canceled, Outcome::Discarded].map(|outcome| of(outcome, None));

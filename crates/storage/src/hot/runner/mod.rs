@@ -95,7 +95,9 @@ impl Runner {
                 let owed = if let Step::Done { owed, .. } = &mut step { std::mem::take(owed) } else { Vec::new() };
                 save(&self.db, &mut tx, &task, step).await?;
                 tx.commit().await?;
-                owed.iter().for_each(|owed| self.db.node.rollups.owed(owed, self.db.now()));
+                for owed in &owed {
+                    self.db.node.rollups.owed(owed, self.db.now());
+                }
                 if is_due {
                     self.db.wake();
                 }

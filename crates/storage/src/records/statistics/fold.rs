@@ -15,7 +15,7 @@ use crate::{
 
 /// The advisory lock under which one node at a time folds ("fold" in ASCII), of the table of this schema. Two that fold at the same
 /// time would do no harm, but wait for each other.
-const LOCK: i32 = 0x66_6f_6c_64;
+const LOCK: i32 = 0x666f_6c64;
 /// How many endpoints, or applications, one statement deals with,
 const OWNERS: i64 = 50;
 /// and how many hours, or days, it makes of each at most: usually there is one to make.
