@@ -24,7 +24,7 @@ async fn a_key_is_a_uuid_v7_a_cuid_or_a_ulid() {
 
 /// What is sent to each operation that takes a key: a request, and another one with the same key. `{…}` stand for the ids of
 /// things that are there.
-const WRITES: [(&str, &str, &str, &str); 15] = [
+const WRITES: [(&str, &str, &str, &str); 22] = [
     ("POST", "/api/v1/app", r#"{"name":"a"}"#, r#"{"name":"b"}"#),
     ("PATCH", "/api/v1/app/{app_id}", r#"{"name":"a"}"#, r#"{"name":"b"}"#),
     ("PUT", "/api/v1/app/{app_id}", r#"{"name":"c"}"#, r#"{"name":"d"}"#),
@@ -40,6 +40,28 @@ const WRITES: [(&str, &str, &str, &str); 15] = [
     ("PATCH", "/api/v1/event-type/{event_type_name}", r#"{"description":"a"}"#, r#"{"description":"b"}"#),
     ("POST", "/api/v1/app/{app_id}/msg", r#"{"eventType":"a","payload":{}}"#, r#"{"eventType":"b","payload":{}}"#),
     ("POST", "/api/v1/app/{app_id}/msg/{msg_id}/endpoint/{endpoint_id}/resend", "", ""),
+    (
+        "POST",
+        "/api/v1/app/{app_id}/endpoint/{endpoint_id}/recover",
+        r#"{"since":"2026-01-01T00:00:00Z"}"#,
+        r#"{"since":"2026-01-02T00:00:00Z"}"#,
+    ),
+    (
+        "POST",
+        "/api/v1/app/{app_id}/endpoint/{endpoint_id}/replay-missing",
+        r#"{"since":"2026-01-01T00:00:00Z"}"#,
+        r#"{"since":"2026-01-02T00:00:00Z"}"#,
+    ),
+    ("POST", "/api/v1/background-task/{task_id}/cancel", "", ""),
+    ("POST", "/api/v1/operational-webhook/endpoint", r#"{"url":"https://example.com/a"}"#, r#"{"url":"https://example.com/b"}"#),
+    (
+        "PUT",
+        "/api/v1/operational-webhook/endpoint/{own_endpoint_id}",
+        r#"{"url":"https://example.com/a"}"#,
+        r#"{"url":"https://example.com/b"}"#,
+    ),
+    ("PUT", "/api/v1/operational-webhook/endpoint/{own_endpoint_id}/headers", r#"{"headers":{"a":"b"}}"#, r#"{"headers":{"a":"c"}}"#),
+    ("POST", "/api/v1/operational-webhook/endpoint/{own_endpoint_id}/secret/rotate", "{}", r#"{"key":null}"#),
 ];
 
 /// "Our platform has a seamless integration of optional idempotent requests for POST and PATCH operations." Here PUT is one more, because
@@ -50,8 +72,10 @@ async fn every_post_put_and_patch_replays() {
     let documented: BTreeSet<_> = contract::operations().into_iter().filter(|(method, _)| takes_a_key(method)).collect();
     let deliver = ("POST", "/api/v1/app/{app_id}/msg/{duplicate_id}/deliver", "", "");
     let tried = WRITES.iter().chain([&deliver]);
-    let shown: BTreeSet<_> =
-        tried.clone().map(|(method, path, ..)| ((*method).to_owned(), path.replace("duplicate_id", "msg_id"))).collect();
+    let shown: BTreeSet<_> = tried
+        .clone()
+        .map(|(method, path, ..)| ((*method).to_owned(), path.replace("duplicate_id", "msg_id").replace("own_endpoint_id", "endpoint_id")))
+        .collect();
     assert_eq!(shown, documented, "each operation that takes a key is tried here");
 
     let app = App::start().await;
@@ -61,7 +85,18 @@ async fn every_post_put_and_patch_replays() {
     let published = json!({ "eventType": "a", "payload": {}, "idempotency_key": "k" });
     let first = customer.publish_raw(&published, None).await.expect(202).text("id");
     let duplicate = customer.publish_raw(&published, None).await.expect(202).text("id");
-    let ids = [("app_id", &customer.id), ("endpoint_id", &endpoint), ("msg_id", &first), ("duplicate_id", &duplicate)];
+    let own =
+        app.client.post("/api/v1/operational-webhook/endpoint", &json!({ "url": "https://example.com/" })).await.expect(201).text("id");
+    let since = json!({ "since": "2026-01-01T00:00:00Z" });
+    let task = app.client.post(&customer.path(&format!("/endpoint/{endpoint}/recover")), &since).await.expect(202).text("id");
+    let ids = [
+        ("app_id", &customer.id),
+        ("endpoint_id", &endpoint),
+        ("msg_id", &first),
+        ("duplicate_id", &duplicate),
+        ("own_endpoint_id", &own),
+        ("task_id", &task),
+    ];
     for (method, template, body, other) in tried {
         let path = ids.iter().fold((*template).to_owned(), |path, (name, id)| path.replace(&format!("{{{name}}}"), id));
         let path = path.replace("{event_type_name}", "invoice.paid");
