@@ -15,7 +15,8 @@
 --
 -- How Postgres goes about it depends on no statistics. A queue that was long and is short has large indexes and few rows, so each
 -- index looks as if all of it had to be read for one row. So every row that a batch names is looked up in a way for which there
--- is one plan: a row of the queue by a range of its whole primary key, from itself to itself, which no other index can serve; what
+-- is one plan: a row of the queue as the first one from itself on, in the order of its whole primary key, which no other index has (a
+-- range from itself to itself would be read to the end of its message's rows, which may be thousands); what
 -- has but one index by a LATERAL subquery, of which `offset 0` or `limit` keeps the planner from making a join that begins at the
 -- other end.
 --
@@ -55,12 +56,15 @@ begin
         unnest(f_attempt) as attempt_id, unnest(f_number) as number, unnest(f_outcome) as outcome, unnest(f_status) as status_code,
         unnest(f_duration) as duration_ms, unnest(f_response) as response, unnest(f_url) as url, unnest(f_delay) as delay,
         unnest(f_is_resent) as is_resent
+    ), found as (
+      select r.*, q.place from result r
+        cross join lateral (select q.ctid as place, q.message_id, q.endpoint_id, q.run from queue q
+          where (q.message_id, q.endpoint_id, q.run) >= (r.message_id, r.endpoint_id, r.run)
+          order by q.message_id, q.endpoint_id, q.run limit 1) q
+        where r.kind <> 2 and (q.message_id, q.endpoint_id, q.run) = (r.message_id, r.endpoint_id, r.run)
     ), taken as (
-      delete from queue q using result r
-        where (q.message_id, q.endpoint_id, q.run) >= (r.message_id, r.endpoint_id, r.run)
-          and (q.message_id, q.endpoint_id, q.run) <= (r.message_id, r.endpoint_id, r.run)
-          and q.lease = r.lease and r.kind <> 2
-        returning q.tenant_id, q.application_id, q.trigger, q.last_attempt_id, r.*
+      delete from queue q using found f where q.ctid = f.place and q.lease = f.lease
+        returning q.tenant_id, q.application_id, q.trigger, q.last_attempt_id, f.*
     ), sleeping as (
       insert into queue_later (message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, due_at, last_attempt_id)
         select message_id, endpoint_id, run, tenant_id, application_id, trigger, number, now() + make_interval(secs => delay), attempt_id
@@ -92,12 +96,15 @@ begin
       with result as (
         select unnest(f_message) as message_id, unnest(f_endpoint) as endpoint_id, unnest(f_run) as run, unnest(f_lease) as lease, unnest(f_kind) as kind,
           unnest(f_attempt) as attempt_id
+      ), found as (
+        select r.attempt_id, r.lease, q.place from result r
+          cross join lateral (select q.ctid as place, q.message_id, q.endpoint_id, q.run from queue q
+            where (q.message_id, q.endpoint_id, q.run) >= (r.message_id, r.endpoint_id, r.run)
+            order by q.message_id, q.endpoint_id, q.run limit 1) q
+          where r.kind = 2 and (q.message_id, q.endpoint_id, q.run) = (r.message_id, r.endpoint_id, r.run)
       ), released as (
-        update queue q set lease = null, due_at = now() from result r
-          where (q.message_id, q.endpoint_id, q.run) >= (r.message_id, r.endpoint_id, r.run)
-            and (q.message_id, q.endpoint_id, q.run) <= (r.message_id, r.endpoint_id, r.run)
-            and q.lease = r.lease and r.kind = 2
-          returning r.attempt_id
+        update queue q set lease = null, due_at = now() from found f where q.ctid = f.place and q.lease = f.lease
+          returning f.attempt_id
       )
       select v_live || array_agg(attempt_id) into v_live from released;
     end if;
