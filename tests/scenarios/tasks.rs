@@ -23,7 +23,7 @@ const MANY: usize = 501;
 fn copies(of: usize) -> String {
     format!(
         "insert into endpoint (id, tenant_id, application_id, url)
-           select uuid_floor(now() - n * interval '1 s'), tenant_id, application_id, url from endpoint, generate_series(2, {of}) n;
+           select overlay(uuid_floor(now() - n * interval '1 s')::text placing '7' from 15)::uuid, tenant_id, application_id, url from endpoint, generate_series(2, {of}) n;
          update application set version = version + 1"
     )
 }
