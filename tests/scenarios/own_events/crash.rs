@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
-use support::{App, Customer, Database, Options, Receiver, Roles, eventually, new_tenant, processes::ServerProcess};
+use support::{App, Customer, Database, Options, Receiver, Roles, eventually, new_tenant, processes::ServerProcess, scrape::Scrape};
 
 use super::{NOTED, all_is_published, listen, published};
 
@@ -84,6 +84,8 @@ async fn a_row_that_nobody_understands_is_in_nobodys_way() {
     let put_off = "select count(*) from own_event where kind = 99 and due_at > created_at";
     eventually("the odd one is put off", async || (app.database.number(put_off).await == 1).then_some(())).await;
     assert_eq!(app.database.number(NOTED).await, 1);
+    let waiting = async || (Scrape::of(&app.client).await.get("own_events_waiting") == Some(1.0)).then_some(());
+    eventually("operators see that it waits", waiting).await;
     app.database.execute("update own_event set created_at = now() - interval '2 days', due_at = now()").await;
     customer.endpoint("https://example.com/").await;
     receiver.received(2).await;

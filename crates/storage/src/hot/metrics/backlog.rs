@@ -27,6 +27,7 @@ pub(super) struct Backlog {
     endpoints_held: Reading,
     tasks: Reading,
     oldest_fan_out_age: Reading,
+    own_events: Reading,
     workers: Reading,
     last_claim_age: Reading,
 }
@@ -46,6 +47,7 @@ impl Backlog {
             endpoints_held: reading(),
             tasks: reading(),
             oldest_fan_out_age: reading(),
+            own_events: reading(),
             workers: reading(),
             last_claim_age: reading(),
         };
@@ -60,6 +62,8 @@ impl Backlog {
         to.register("tasks_running", "Long work that is not over, on all nodes; counted up to 10000", backlog.tasks.clone());
         let age = "How long the oldest message waits for its fan-out to be over, on all nodes";
         to.register_with_unit("oldest_fan_out_age", age, Unit::Seconds, backlog.oldest_fan_out_age.clone());
+        let waiting = "Operational events that have not been published, on all nodes; counted up to 10000";
+        to.register("own_events_waiting", waiting, backlog.own_events.clone());
         let workers = "Processes that claim deliveries, on all nodes";
         to.register("workers", workers, backlog.workers.clone());
         let age = "How long ago a worker last looked for what is due, on all nodes, to within five seconds; not shown if none ever did";
@@ -101,6 +105,7 @@ impl Backlog {
             self.endpoints_held.set(owed.map(|owed| owed.endpoints_held));
             self.tasks.set(owed.map(|owed| owed.tasks.running));
             self.oldest_fan_out_age.set(owed.map(|owed| owed.tasks.oldest_fan_out_age));
+            self.own_events.set(owed.map(|owed| owed.tasks.own_events));
             #[expect(clippy::cast_precision_loss, reason = "nobody runs so many")]
             self.workers.set(owed.map(|owed| owed.census.workers as f64));
             self.last_claim_age.set(owed.and_then(|owed| owed.census.last_claim_age));

@@ -34,12 +34,13 @@ pub(super) struct Owed {
     pub(super) census: Census,
 }
 
-/// Long work that is not over.
+/// Long work that is not over, and what tenants have not been told yet.
 #[derive(Debug)]
 pub(super) struct Tasks {
     pub(super) running: f64,
     /// How many seconds ago the oldest message was accepted whose fan-out is not over.
     pub(super) oldest_fan_out_age: f64,
+    pub(super) own_events: f64,
 }
 
 /// What the statement counted, and what the table's statistics say of all of it.
@@ -129,7 +130,8 @@ async fn tasks(tx: &mut Connection) -> Result<Tasks> {
     Ok(sqlx::query_as!(
         Tasks,
         r#"select count(*)::float8 as "running!",
-                  coalesce(greatest(extract(epoch from now() - min(created_at) filter (where kind = 1)), 0), 0)::float8 as "oldest_fan_out_age!"
+                  coalesce(greatest(extract(epoch from now() - min(created_at) filter (where kind = 1)), 0), 0)::float8 as "oldest_fan_out_age!",
+                  (select count(*) from (select from own_event limit 10001) waiting)::float8 as "own_events!"
              from (select kind, created_at from task where state = 0 order by tenant_id, due_at limit 10001) running"#
     )
     .fetch_one(tx)
