@@ -107,6 +107,7 @@ fn sub_folders(parent: &Path, prefix: &str, rest: &str) -> Vec<PathBuf> {
 }
 
 #[cfg(not(feature = "download"))]
+#[expect(clippy::unused_async, reason = "it stands for one that waits")]
 async fn download(_: &Path, _: u32) -> Result<Binaries, String> {
     Err("this program was built without that".to_owned())
 }
