@@ -100,7 +100,7 @@ def ids(method, path, names):
     if method in CHANGING:
         if "app_id" in found:
             found["app_id"] = new_application()
-        if "endpoint_id" in found:
+        if "endpoint_id" in found and "app_id" in found:
             found["endpoint_id"] = new_endpoint(found["app_id"])
         if "msg_id" in found:
             found["msg_id"] = new_message(found["app_id"])

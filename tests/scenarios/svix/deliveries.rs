@@ -194,6 +194,15 @@ async fn duplicates_and_what_no_worker_has_taken_are_told_apart() {
 }
 
 #[tokio::test]
+async fn an_endpoint_with_a_throttle_that_was_never_sent_to_is_shown_like_any_other() {
+    let app = App::start().await;
+    let customer = app.customer().await;
+    let message = customer.publish(&json!({})).await;
+    let endpoint = customer.endpoint_with(&json!({ "url": "http://127.0.0.1:9/", "throttleRate": 5 })).await;
+    assert_eq!(standings(&customer, &message, "?with_left_out=true").await[&endpoint]["leftOut"], "younger");
+}
+
+#[tokio::test]
 async fn an_endpoint_lists_what_was_attempted_and_how_far_each_message_got() {
     let app = App::with(one_retry_in_an_hour()).await;
     let api = app.sdk().await;

@@ -230,7 +230,9 @@ struct Row {
     is_to_come: bool,
 }
 
-/// What is known of each message and endpoint, in their order. Each is looked up by its whole key, as ranges from itself to itself, so that
+/// What is known of each message and endpoint, in their order. Before the first send a throttle has no time.
+///
+/// Each is looked up by its whole key, as ranges from itself to itself, so that
 /// no other index can seem to serve. Of several runs the one that is furthest counts: one that is being sent, then one that is due.
 async fn facts(tx: &mut Connection, tenant_id: TenantId, pairs: &[(Uuid, Uuid)]) -> std::result::Result<Vec<Facts>, sqlx::Error> {
     let (messages, endpoints): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
@@ -255,7 +257,7 @@ async fn facts(tx: &mut Connection, tenant_id: TenantId, pairs: &[(Uuid, Uuid)])
                  where uuid_send(a.endpoint_id) || uuid_send(a.message_id) = uuid_send(p.endpoint_id) || uuid_send(p.message_id) and a.is_latest and a.tenant_id = $3
                  order by a.outcome = 0 desc, a.run = 0 desc, a.run desc limit 1) a on true
              left join lateral (select h.* from endpoint_health h where h.endpoint_id = p.endpoint_id and h.tenant_id = $3 offset 0) h on true
-             left join lateral (select r.tat as token_at from endpoint_rate r where r.endpoint_id = p.endpoint_id and r.tenant_id = $3 offset 0) r on true
+             left join lateral (select case when isfinite(r.tat) then r.tat end as token_at from endpoint_rate r where r.endpoint_id = p.endpoint_id and r.tenant_id = $3 offset 0) r on true
              order by p.n"#,
         &messages,
         &endpoints,
@@ -280,8 +282,6 @@ impl From<Row> for Facts {
             since,
             probe_at: row.probe_at,
         });
-        // Before the first send a throttle has no time.
-        let token_at = row.token_at.filter(|at| *at > DateTime::UNIX_EPOCH);
-        Self { owed, attempt, gate, token_at, is_deleted: row.is_deleted, is_to_come: row.is_to_come }
+        Self { owed, attempt, gate, token_at: row.token_at, is_deleted: row.is_deleted, is_to_come: row.is_to_come }
     }
 }
