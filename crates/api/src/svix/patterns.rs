@@ -18,11 +18,14 @@ use super::fields::{
 use super::{
     application::CreateOptions,
     attempt::{AttemptFilter, OfEndpoint},
+    delivery::WithLeftOut,
+    endpoint_stats::Range,
     event_type::{DeleteOptions, ListOptions},
     filter::ListFilter,
     header_fields::CustomHeaders,
     idempotency, message,
     page::{InOrder, Paging},
+    task::TaskFilter,
 };
 use crate::{
     routes,
@@ -190,7 +193,7 @@ fn custom_headers_are_what_the_document_says() {
 }
 
 /// What the values of parameters are made of.
-const VALUES: [&str; 28] = [
+const VALUES: [&str; 30] = [
     "",
     "a",
     "user.signup",
@@ -209,6 +212,8 @@ const VALUES: [&str; 28] = [
     "True",
     "ascending",
     "descending",
+    "running",
+    "endpoint.recover",
     "2026-08-21T12:00:00Z",
     "order-4711",
     " a ",
@@ -221,10 +226,10 @@ const VALUES: [&str; 28] = [
     "app_1",
 ];
 /// Of these the document admits more than is taken, and says so in words: a place in a list is one that a page named, a moment has a form.
-const WIDER: [&str; 3] = ["iterator", "before", "after"];
+const WIDER: [&str; 5] = ["iterator", "before", "after", "since", "until"];
 
 /// Whether the server takes this value of a parameter.
-fn is_taken(place: &str, name: &str, text: &str) -> bool {
+fn is_taken(place: &str, name: &str, kind: &Value, text: &str) -> bool {
     let raw = format!("{name}={}", utf8_percent_encode(text, NON_ALPHANUMERIC));
     let query = Query::parse(&raw).expect("a query");
     let is_key = |text: &str| matches!(Key::parse([text.as_bytes()].into_iter()), Ok(Some(_)));
@@ -234,8 +239,13 @@ fn is_taken(place: &str, name: &str, text: &str) -> bool {
         ("query", "key") => idempotency::OfKey::read(&query).is_ok(),
         ("query", "limit" | "iterator") => Paging::read(&query).and_then(|paging| paging.of_names(true)).is_ok(),
         ("query", "order") => InOrder::read(&query).is_ok(),
+        ("query", "task") => TaskFilter::read(&query).is_ok(),
+        // A number for deliveries, a word for tasks.
+        ("query", "status") if kind == "string" => TaskFilter::read(&query).is_ok(),
         ("query", "status" | "status_code_class" | "with_content" | "expanded_statuses") => AttemptFilter::read(&query).is_ok(),
         ("query", "channel" | "before" | "after" | "event_types") => ListFilter::read(&query).is_ok(),
+        ("query", "since" | "until") => Range::read(&query).is_ok(),
+        ("query", "with_left_out") => WithLeftOut::read(&query).is_ok(),
         ("query", "endpoint_id") => OfEndpoint::read(&query).is_ok(),
         ("query", "idempotency_key") => message::OfKey::read(&query).is_ok(),
         ("query", "get_if_exists") => CreateOptions::read(&query).is_ok(),
@@ -286,7 +296,7 @@ fn parameters_take_what_the_document_says() {
             let from = VALUES[turn % VALUES.len()];
             let text = if turn < VALUES.len() { from.to_owned() } else { changed(from, &mut chance) };
             let Some(value) = documented(&place, &kind, &text) else { continue };
-            let (says, takes) = (validator.is_valid(&value), is_taken(&place, &name, &text));
+            let (says, takes) = (validator.is_valid(&value), is_taken(&place, &name, &kind, &text));
             let agree = says == takes || (WIDER.contains(&name.as_str()) && says);
             assert!(agree, "{place} {name}: the document says {says} of {text:?}, the reader {takes} (seed {seed})");
             counts[usize::from(takes)] += 1;
