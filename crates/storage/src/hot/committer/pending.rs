@@ -30,7 +30,8 @@ pub(super) struct Pending {
     pub(super) new: Arc<NewMessage>,
     /// Who may be owed it: looked up again if the transaction finds that they changed.
     pub(super) subscribers: Arc<Subscribers>,
-    /// Those of them who want it. Told once, by whoever publishes: to look into a payload is not the writer's work.
+    /// Those of them who want it, or so many that its fan-out is a task. Told once, by whoever publishes: to look into a payload is not the
+    /// writer's work.
     wanting: Vec<Arc<Target>>,
     /// How many they are.
     pub(super) wanted_by: usize,
@@ -164,16 +165,17 @@ pub(super) struct Finish {
 /// How many bytes of payload may be looked at, once for each clause of a filter, on a thread that serves others too: some milliseconds.
 const QUICK: usize = 1 << 20;
 
-/// Whether it takes long to tell who wants a message: many clauses look into a large payload, or a filter has still to be made ready. Whoever asks does so on a thread of its own, so that
-/// nobody else waits.
+/// Whether it takes long to tell who wants a message: many clauses look into a large payload, or a filter has still to be made ready.
+/// Whoever asks does so on a thread of its own, so that nobody else waits.
 pub(super) fn takes_long(new: &NewMessage, subscribers: &Subscribers) -> bool {
     let filters = subscribers.targets.iter().filter_map(|target| target.endpoint.filter.content.as_ref());
     let clauses: Option<usize> = filters.map(ContentFilter::clauses).sum();
     clauses.is_none_or(|clauses| clauses.saturating_mul(new.payload.len()) > QUICK)
 }
 
+/// Who wants it; no more of them than it takes to know that they are too many to be written with it.
 fn wanting(new: &NewMessage, subscribers: &Subscribers) -> Vec<Arc<Target>> {
     let payload = Payload::new(&new.payload);
     let wants = |target: &&Arc<Target>| target.wants(&new.event_type, &new.channels, &payload);
-    subscribers.targets.iter().filter(wants).cloned().collect()
+    subscribers.targets.iter().filter(wants).take(tasks::OWED_AT_ONCE + 1).cloned().collect()
 }
