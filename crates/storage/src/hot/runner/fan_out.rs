@@ -12,12 +12,15 @@ use crate::{Db, Error, Result, connection::Connection, directory, effect::OwedAn
 /// How many deliveries one step makes: it holds no lock that others wait for, and takes some tens of milliseconds.
 const STEP: usize = 1_000;
 
+/// The message or its application is gone.
+const NOTHING_LEFT: Step = Step::Done { cursor: None, scanned: 0, owed: Vec::new(), is_last: true };
+
 /// The next endpoints that want the message, of those that its application had when it was accepted. Who wants it is asked of the
 /// endpoints as they are by now, as it would be if they were told a little later.
 pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Step> {
     let version = task.parameters.version.unwrap_or(0);
     let subscribers = match directory::at_least(db, task.application_id.into(), version).await {
-        Err(Error::NotFound(_)) => return Ok(over(task.cursor, 0, 0)),
+        Err(Error::NotFound(_)) => return Ok(NOTHING_LEFT),
         found => found?,
     };
     let looks_inside = subscribers.targets.iter().any(|target| target.endpoint.filter.content.is_some());
@@ -29,7 +32,7 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
     )
     .fetch_optional(&mut *tx)
     .await?;
-    let Some(message) = message else { return Ok(over(task.cursor, 0, 0)) };
+    let Some(message) = message else { return Ok(NOTHING_LEFT) };
     let channels = message.channels.unwrap_or_default();
     let ids: Vec<Uuid> = {
         let payload = Payload::new(message.payload.as_deref().unwrap_or_default());
@@ -51,12 +54,8 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
     .await?;
     tracing::debug!(message_id = %MessageId::from(task.id), made = ids.len(), "deliveries of a large fan-out are made");
     let cursor = ids.last().copied();
-    let (scanned, made, is_last) = (ids.len(), ids.len(), ids.len() < STEP);
+    let (scanned, is_last) = (ids.len(), ids.len() < STEP);
     let owner = Owner { tenant_id: task.tenant_id.into(), application_id: task.application_id.into() };
     let owed = OwedAnew { owner, event_type: message.event_type, endpoints: ids.into_iter().map(EndpointId::from).collect() };
-    Ok(Step::Done { cursor, scanned, made, is_last, owed: vec![owed] })
-}
-
-fn over(cursor: Option<Uuid>, scanned: usize, made: usize) -> Step {
-    Step::Done { cursor, scanned, made, is_last: true, owed: Vec::new() }
+    Ok(Step::Done { cursor, scanned, is_last, owed: vec![owed] })
 }

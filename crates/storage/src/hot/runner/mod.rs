@@ -32,15 +32,27 @@ pub(super) enum Step {
         cursor: Option<Uuid>,
         /// At how much it has looked in this step.
         scanned: usize,
-        /// How many deliveries it has made in this step.
-        made: usize,
-        /// The same, to be counted.
+        /// The deliveries that it has made in this step.
         owed: Vec<OwedAnew>,
         /// Whether nothing is left.
         is_last: bool,
     },
     /// There is no sense in going on.
     Pointless(&'static str),
+}
+
+impl Step {
+    fn owed(&self) -> &[OwedAnew] {
+        match self {
+            Self::Done { owed, .. } => owed,
+            Self::Pointless(_) => &[],
+        }
+    }
+
+    /// How many deliveries it has made.
+    fn made(&self) -> usize {
+        self.owed().iter().map(|owed| owed.endpoints.len()).sum()
+    }
 }
 
 /// Runs tasks on a connection of its own.
@@ -86,19 +98,17 @@ impl Runner {
             Some(Kind::FanOut) => fan_out::step(&self.db, &mut tx, &task).await,
             Some(Kind::Recover) => recover::step(&mut tx, &task).await,
             Some(Kind::ReplayMissing) => replay::step(&mut tx, &task).await,
-            // A newer release's: it is left to those that know it.
+            // None of a kind that is not known here is taken: it is left to the newer release whose it is.
             None => Ok(Step::Pointless("this kind of task is not known")),
         };
         match stepped {
-            Ok(mut step) => {
-                let is_due = matches!(step, Step::Done { made, .. } if made > 0);
-                let owed = if let Step::Done { owed, .. } = &mut step { std::mem::take(owed) } else { Vec::new() };
-                save(&self.db, &mut tx, &task, step).await?;
+            Ok(step) => {
+                save(&self.db, &mut tx, &task, &step).await?;
                 tx.commit().await?;
-                for owed in &owed {
+                for owed in step.owed() {
                     self.db.node.rollups.owed(owed, self.db.now());
                 }
-                if is_due {
+                if step.made() > 0 {
                     self.db.wake();
                 }
             }
@@ -134,16 +144,14 @@ async fn first_after(tx: &mut Connection, tenant_id: Uuid) -> Result<Option<Row>
 }
 
 /// Writes how far the task is, into the transaction of the step.
-async fn save(db: &Database, tx: &mut Connection, task: &Row, step: Step) -> Result<()> {
-    let (cursor, scanned, made, state, error) = match step {
+async fn save(db: &Database, tx: &mut Connection, task: &Row, step: &Step) -> Result<()> {
+    let (cursor, scanned, state, error) = match *step {
         Step::Done { is_last: true, .. } if task.kind == Kind::FanOut.code() => {
             sqlx::query!("delete from task where id = $1 and tenant_id = $2", task.id, task.tenant_id).execute(tx).await?;
             return Ok(());
         }
-        Step::Done { cursor, scanned, made, is_last, owed: _ } => {
-            (cursor, scanned, made, if is_last { State::Finished } else { State::Running }, None)
-        }
-        Step::Pointless(why) => (None, 0, 0, State::Failed, Some(why)),
+        Step::Done { cursor, scanned, is_last, owed: _ } => (cursor, scanned, if is_last { State::Finished } else { State::Running }, None),
+        Step::Pointless(why) => (None, 0, State::Failed, Some(why)),
     };
     // Its turn comes again after the tenant's other tasks, but a fan-out keeps its place: the message that came first goes out first.
     sqlx::query!(
@@ -154,7 +162,7 @@ async fn save(db: &Database, tx: &mut Connection, task: &Row, step: Step) -> Res
         task.tenant_id,
         cursor,
         i64::try_from(scanned).unwrap_or(i64::MAX),
-        i64::try_from(made).unwrap_or(i64::MAX),
+        i64::try_from(step.made()).unwrap_or(i64::MAX),
         state.code(),
         error,
     )

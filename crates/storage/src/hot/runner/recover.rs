@@ -48,5 +48,5 @@ pub(super) async fn step(tx: &mut Connection, task: &Row) -> Result<Step> {
     let wanted: Vec<Uuid> = ended.iter().filter(|row| row.is_wanted).map(|row| row.message_id).collect();
     let owed = resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
     let is_last = ended.len() < usize::try_from(STEP).unwrap_or(0);
-    Ok(Step::Done { cursor: ended.last().map(|row| row.id), scanned: ended.len(), made: wanted.len(), is_last, owed })
+    Ok(Step::Done { cursor: ended.last().map(|row| row.id), scanned: ended.len(), is_last, owed })
 }

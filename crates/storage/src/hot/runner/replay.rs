@@ -63,7 +63,7 @@ pub(super) async fn step(tx: &mut Connection, task: &Row) -> Result<Step> {
     }
     let owed = resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
     let is_last = messages.len() < usize::try_from(STEP).unwrap_or(0);
-    Ok(Step::Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), made: wanted.len(), is_last, owed })
+    Ok(Step::Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), is_last, owed })
 }
 
 /// Whether what is in a message is wanted.
