@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use domain::statistics::NAMED_TYPES;
-use sqlx::{postgres::types::PgInterval, types::Uuid};
+use sqlx::types::Uuid;
 
 use crate::{
     Database, Result,
@@ -43,7 +43,6 @@ const PATIENCE: &str = "set statement_timeout = '5min'; set lock_timeout = '3s';
 /// Folds what is old enough and removes what is older than `retention`. One node at a time does this; for the others there is nothing
 /// to do.
 pub async fn fold(db: &Database, retention: Duration) -> Result<()> {
-    let retention = PgInterval { months: 0, days: 0, microseconds: i64::try_from(retention.as_micros()).unwrap_or(i64::MAX / 2) };
     let mut connection = db.connect_apart("posthaste-upkeep").await?;
     sqlx::raw_sql(PATIENCE).execute(&mut connection).await?;
     connection.be_patient(STATEMENT_TIMEOUT);
@@ -52,7 +51,7 @@ pub async fn fold(db: &Database, retention: Duration) -> Result<()> {
         loop {
             let owners = next(&mut connection, table, after).await?;
             let Some(last) = owners.last().copied() else { break };
-            if !fold_some(&mut connection, table, &owners, &retention).await? {
+            if !fold_some(&mut connection, table, &owners, retention).await? {
                 break;
             }
             after = last;
@@ -72,7 +71,7 @@ enum Table {
 }
 
 /// Deals with these endpoints, or applications; `false`: another node is at it.
-async fn fold_some(connection: &mut Connection, table: Table, owners: &[Uuid], retention: &PgInterval) -> Result<bool> {
+async fn fold_some(connection: &mut Connection, table: Table, owners: &[Uuid], retention: Duration) -> Result<bool> {
     for step in STEPS {
         loop {
             let Some(mut tx) = begin(connection).await? else { return Ok(false) };
@@ -138,7 +137,7 @@ async fn next(tx: &mut Connection, table: Table, after: Uuid) -> Result<Vec<Uuid
 
 /// Folds the oldest hours, or days, of each endpoint, if they are old enough; returns how many rows that made, or let grow.
 async fn fold_endpoints(tx: &mut Connection, owners: &[Uuid], step: Step) -> Result<u64> {
-    let folded = sqlx::query!(
+    let folded = add_to_endpoints!(
         "with gone as (
            delete from endpoint_rollup r where r.ctid = any (array(
              select r.ctid from (select unnest($1::uuid[]) as id) o
@@ -149,31 +148,15 @@ async fn fold_endpoints(tx: &mut Connection, owners: &[Uuid], step: Step) -> Res
                    and r.at < date_trunc($4, now() - make_interval(hours => $3), 'UTC') offset 0) r))
              returning r.*
          )
-         insert into endpoint_rollup as r (endpoint_id, tenant_id, span, at,
-             deliveries, succeeded, redirected, client_errors, server_errors, timed_out, refused, blocked, other_failures,
-             unknown, canceled, discarded, under_16_ms, under_32_ms, under_64_ms, under_128_ms, under_256_ms, under_512_ms,
-             under_1024_ms, under_2048_ms, under_4096_ms, under_8192_ms, under_16384_ms, slower)
-           select endpoint_id, tenant_id, ($2 + 1)::smallint, date_trunc($4, at, 'UTC'),
+         ",
+        "select endpoint_id, date_trunc($4, at, 'UTC'), tenant_id, ($2 + 1)::smallint,
                sum(deliveries)::bigint, sum(succeeded)::bigint, sum(redirected)::bigint, sum(client_errors)::bigint,
                sum(server_errors)::bigint, sum(timed_out)::bigint, sum(refused)::bigint, sum(blocked)::bigint,
                sum(other_failures)::bigint, sum(unknown)::bigint, sum(canceled)::bigint, sum(discarded)::bigint,
                sum(under_16_ms)::bigint, sum(under_32_ms)::bigint, sum(under_64_ms)::bigint, sum(under_128_ms)::bigint,
                sum(under_256_ms)::bigint, sum(under_512_ms)::bigint, sum(under_1024_ms)::bigint, sum(under_2048_ms)::bigint,
                sum(under_4096_ms)::bigint, sum(under_8192_ms)::bigint, sum(under_16384_ms)::bigint, sum(slower)::bigint
-             from gone group by 1, 2, 4 order by 1, 4
-           on conflict (endpoint_id, span, at) do update set
-             deliveries = r.deliveries + excluded.deliveries, succeeded = r.succeeded + excluded.succeeded,
-             redirected = r.redirected + excluded.redirected, client_errors = r.client_errors + excluded.client_errors,
-             server_errors = r.server_errors + excluded.server_errors, timed_out = r.timed_out + excluded.timed_out,
-             refused = r.refused + excluded.refused, blocked = r.blocked + excluded.blocked,
-             other_failures = r.other_failures + excluded.other_failures, unknown = r.unknown + excluded.unknown,
-             canceled = r.canceled + excluded.canceled, discarded = r.discarded + excluded.discarded,
-             under_16_ms = r.under_16_ms + excluded.under_16_ms, under_32_ms = r.under_32_ms + excluded.under_32_ms,
-             under_64_ms = r.under_64_ms + excluded.under_64_ms, under_128_ms = r.under_128_ms + excluded.under_128_ms,
-             under_256_ms = r.under_256_ms + excluded.under_256_ms, under_512_ms = r.under_512_ms + excluded.under_512_ms,
-             under_1024_ms = r.under_1024_ms + excluded.under_1024_ms, under_2048_ms = r.under_2048_ms + excluded.under_2048_ms,
-             under_4096_ms = r.under_4096_ms + excluded.under_4096_ms, under_8192_ms = r.under_8192_ms + excluded.under_8192_ms,
-             under_16384_ms = r.under_16384_ms + excluded.under_16384_ms, slower = r.slower + excluded.slower",
+             from gone group by 1, 2, 3 order by 1, 2",
         owners,
         step.span,
         step.kept,
@@ -218,22 +201,22 @@ async fn fold_applications(tx: &mut Connection, owners: &[Uuid], step: Step) -> 
 }
 
 /// Removes rows whose whole span is past the retention.
-async fn remove(tx: &mut Connection, table: Table, owners: &[Uuid], span: i16, length: &str, retention: &PgInterval) -> Result<()> {
+async fn remove(tx: &mut Connection, table: Table, owners: &[Uuid], span: i16, length: &str, retention: Duration) -> Result<()> {
     match table {
         Table::Endpoints => sqlx::query!(
             "delete from endpoint_rollup r using (select unnest($1::uuid[]) as id) o
-               where r.endpoint_id = o.id and r.span = $2 and r.at < now() - $3::interval - $4::text::interval",
+               where r.endpoint_id = o.id and r.span = $2 and r.at < now() - make_interval(secs => $3) - $4::text::interval",
             owners,
             span,
-            retention,
+            retention.as_secs_f64(),
             length,
         ),
         Table::Applications => sqlx::query!(
             "delete from application_rollup r using (select unnest($1::uuid[]) as id) o
-               where r.application_id = o.id and r.span = $2 and r.at < now() - $3::interval - $4::text::interval",
+               where r.application_id = o.id and r.span = $2 and r.at < now() - make_interval(secs => $3) - $4::text::interval",
             owners,
             span,
-            retention,
+            retention.as_secs_f64(),
             length,
         ),
     }

@@ -69,31 +69,15 @@ async fn write_endpoints(tx: &mut Connection, rows: &[EndpointRow]) -> Result<()
     }
     // The counts of all rows, one row after the other.
     let counts: Vec<_> = rows.iter().flat_map(|row| row.counts).map(i64::from).collect();
-    sqlx::query!(
-        "insert into endpoint_rollup as r (endpoint_id, at, tenant_id,
-             deliveries, succeeded, redirected, client_errors, server_errors, timed_out, refused, blocked, other_failures,
-             unknown, canceled, discarded, under_16_ms, under_32_ms, under_64_ms, under_128_ms, under_256_ms, under_512_ms,
-             under_1024_ms, under_2048_ms, under_4096_ms, under_8192_ms, under_16384_ms, slower)
-           select t.endpoint_id, t.at, t.tenant_id,
+    add_to_endpoints!(
+        "",
+        "select t.endpoint_id, t.at, t.tenant_id, 0::smallint,
                c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11], c[12], c[13], c[14], c[15], c[16], c[17],
                c[18], c[19], c[20], c[21], c[22], c[23], c[24]
              from (select unnest($1::uuid[]) as endpoint_id, unnest($2::timestamptz[]) as at, unnest($3::uuid[]) as tenant_id,
                       generate_subscripts($1::uuid[], 1) as n) t
              cross join lateral (select ($4::bigint[])[(t.n - 1) * $5::integer + 1 : t.n * $5] as c) counts
-             order by t.n
-           on conflict (endpoint_id, span, at) do update set
-             deliveries = r.deliveries + excluded.deliveries, succeeded = r.succeeded + excluded.succeeded,
-             redirected = r.redirected + excluded.redirected, client_errors = r.client_errors + excluded.client_errors,
-             server_errors = r.server_errors + excluded.server_errors, timed_out = r.timed_out + excluded.timed_out,
-             refused = r.refused + excluded.refused, blocked = r.blocked + excluded.blocked,
-             other_failures = r.other_failures + excluded.other_failures, unknown = r.unknown + excluded.unknown,
-             canceled = r.canceled + excluded.canceled, discarded = r.discarded + excluded.discarded,
-             under_16_ms = r.under_16_ms + excluded.under_16_ms, under_32_ms = r.under_32_ms + excluded.under_32_ms,
-             under_64_ms = r.under_64_ms + excluded.under_64_ms, under_128_ms = r.under_128_ms + excluded.under_128_ms,
-             under_256_ms = r.under_256_ms + excluded.under_256_ms, under_512_ms = r.under_512_ms + excluded.under_512_ms,
-             under_1024_ms = r.under_1024_ms + excluded.under_1024_ms, under_2048_ms = r.under_2048_ms + excluded.under_2048_ms,
-             under_4096_ms = r.under_4096_ms + excluded.under_4096_ms, under_8192_ms = r.under_8192_ms + excluded.under_8192_ms,
-             under_16384_ms = r.under_16384_ms + excluded.under_16384_ms, slower = r.slower + excluded.slower",
+             order by t.n",
         &rows.iter().map(|row| row.endpoint_id).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.at).collect::<Vec<_>>(),
         &rows.iter().map(|row| row.tenant_id).collect::<Vec<_>>(),
