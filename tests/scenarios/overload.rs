@@ -174,12 +174,7 @@ async fn an_application_of_hundreds_of_endpoints_is_served_and_keeps_no_neighbou
     let app = App::with(Options { roles: Roles::Api, ..Options::default() }).await;
     let large = app.customer().await;
     large.endpoint("http://127.0.0.1:9/").await;
-    let copies = format!(
-        "insert into endpoint (id, tenant_id, application_id, url)
-           select uuid_floor(now() - n * interval '1 s'), tenant_id, application_id, url from endpoint, generate_series(2, {ENDPOINTS}) n;
-         update application set version = version + 1"
-    );
-    app.database.execute(&copies).await;
+    app.database.copy_endpoint(&large.id, ENDPOINTS).await;
     let neighbour = Customer::create(&app.node.client.with_token(&token(&new_tenant()))).await;
     neighbour.endpoint("http://127.0.0.1:9/").await;
     let mut publishing = JoinSet::new();

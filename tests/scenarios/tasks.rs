@@ -19,15 +19,6 @@ const VERY_MANY: usize = 20_000;
 /// More than are written with a message.
 const MANY: usize = 501;
 
-/// Copies the application's only endpoint until there are so many. The copies are older, and sign nothing.
-fn copies(of: usize) -> String {
-    format!(
-        "insert into endpoint (id, tenant_id, application_id, url)
-           select overlay(uuid_floor(now() - n * interval '1 s')::text placing '7' from 15)::uuid, tenant_id, application_id, url from endpoint, generate_series(2, {of}) n;
-         update application set version = version + 1"
-    )
-}
-
 fn without_worker() -> Options {
     Options { roles: Roles::Api, ..Options::default() }
 }
@@ -53,7 +44,7 @@ async fn a_fan_out_to_very_many_endpoints_that_is_cut_off_by_kill_9_is_finished_
     let api = start("api").await;
     let customer = Customer::create(&api.client).await;
     let listening = customer.endpoint(&receiver.url("/")).await;
-    database.execute(&copies(VERY_MANY)).await;
+    database.copy_endpoint(&customer.id, VERY_MANY).await;
     // All but one are held, so that what they are owed stays where it can be counted.
     database
         .execute(&format!(
@@ -89,7 +80,7 @@ async fn a_large_fan_out_reaches_those_that_were_there_when_the_message_was_acce
     let receiver = Receiver::start().await;
     let customer = app.customer().await;
     let first = customer.endpoint(&receiver.url("/old")).await;
-    app.database.execute(&copies(MANY)).await;
+    app.database.copy_endpoint(&customer.id, MANY).await;
     let early = customer.publish(&json!({ "n": 1 })).await;
     let standings = customer.pages(&customer.path(&format!("/msg/{early}/endpoint?with_left_out=true"))).await;
     let stands = standings.iter().find(|standing| standing["id"] == json!(first)).expect("it is shown");
@@ -114,7 +105,7 @@ async fn a_large_fan_out_lets_nobody_wait_behind_it() {
     let app = App::with(without_worker()).await;
     let large = app.customer().await;
     large.endpoint("http://127.0.0.1:9/").await;
-    app.database.execute(&copies(2 * MANY)).await;
+    app.database.copy_endpoint(&large.id, 2 * MANY).await;
     let receiver = Receiver::start().await;
     let neighbour = Customer::create(&app.node.client.with_token(&token(&new_tenant()))).await;
     neighbour.endpoint(&receiver.url("/")).await;

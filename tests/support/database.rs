@@ -136,6 +136,18 @@ impl Database {
         self.execute("update queue_later set due_at = now()").await;
     }
 
+    /// Copies the only endpoint of an application until it has so many; the application is called by its public id. The copies are older, and
+    /// have no secrets.
+    pub async fn copy_endpoint(&self, application: &str, of: usize) {
+        let copies = format!(
+            "insert into endpoint (id, tenant_id, application_id, url)
+               select overlay(uuid_floor(now() - n * interval '1 s')::text placing '7' from 15)::uuid, tenant_id, application_id, url
+                 from endpoint, generate_series(2, {of}) n where application_id = posthaste_id('{application}');
+             update application set version = version + 1 where id = posthaste_id('{application}')"
+        );
+        self.execute(&copies).await;
+    }
+
     /// Stops every insert into `table` half-way, inside its transaction, until the hold is released.
     pub async fn hold_inserts(&self, table: &str) -> Hold {
         self.hold_inserts_where(table, "true").await
