@@ -44,7 +44,7 @@ $$;
 create function posthaste_id(public_id text) returns uuid language plpgsql immutable strict parallel safe as $$
 declare
   alphabet constant text := '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
-  parts constant text[] := regexp_match(public_id, '^(app|atmpt|ep|evtype|msg|org|qtask)_([0-9A-Za-z]{27})$');
+  parts constant text[] := regexp_match(public_id, '^(app|atmpt|ep|evtype|msg|org|qtask|src|sub)_([0-9A-Za-z]{27})$');
   number numeric := 0;
   hex text := '';
   id uuid;
@@ -201,6 +201,8 @@ create table endpoint (
   event_types text[],
   channels text[],
   filter jsonb,
+  subscriptions jsonb,
+  settings jsonb,
   since_version bigint not null default 1,
   metadata jsonb not null default '{}',
   headers bytea,
@@ -213,6 +215,8 @@ create table endpoint (
   constraint filters_are_not_empty check (cardinality(event_types) > 0 and cardinality(channels) > 0)
 );
 comment on column endpoint.filter is 'conditions on what is in a message, by scope; null: all';
+comment on column endpoint.subscriptions is 'null: it gets what its own filters take; else what one of these takes, which are a copy of its rows in `subscription` that is made in the transaction that changes them';
+comment on column endpoint.settings is 'null for most: how its requests are signed, tried again and timed out, where that is not what the installation does, and what people note of it';
 comment on column endpoint.since_version is 'the first version of its application that has it: a message that was accepted under an earlier one is not owed to it';
 comment on column endpoint.headers is 'sealed JSON object';
 create unique index endpoint_uid on endpoint (application_id, uid) where deleted_at is null;
@@ -229,6 +233,94 @@ comment on column endpoint_secret.secret is 'sealed';
 comment on column endpoint_secret.expires_at is 'null: the current secret; else a superseded one signs beside it until then';
 create unique index endpoint_secret_current on endpoint_secret (endpoint_id) where expires_at is null;
 create index endpoint_secret_old on endpoint_secret (endpoint_id, expires_at);
+
+-- ── Projects, as Convoy's clients know them: a tenant is one ───────────────────────────────────────────────────────────────
+
+-- What a tenant is called there, and how it wants its webhooks made. One that has no row has the defaults.
+create table project (
+  tenant_id uuid primary key references tenant,
+  application_id uuid not null references application,
+  kind smallint not null default 1,
+  name text not null,
+  logo_url text not null default '',
+  config jsonb not null default '{}',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint kind_is_known check (kind in (0, 1)),
+  constraint config_is_an_object check (jsonb_typeof(config) = 'object')
+);
+comment on column project.application_id is 'whose endpoints have no owner of their own, and whose messages those of sources are';
+comment on column project.kind is '0 incoming, 1 outgoing';
+comment on column project.config is 'what of it was set: the rest is as the installation has it';
+
+-- Keys that programs call with. The key itself is shown once; what is kept tells it from others and makes it useless to a thief.
+create table api_key (
+  id uuid primary key,
+  tenant_id uuid not null references tenant,
+  name text not null,
+  role smallint not null,
+  mask text not null,
+  hash bytea not null,
+  expires_at timestamptz,
+  created_at timestamptz not null default now(),
+  revoked_at timestamptz,
+  constraint api_key_mask unique (mask),
+  constraint role_is_known check (role in (0, 1))
+);
+comment on column api_key.mask is 'the part of the key by which it is found';
+comment on column api_key.hash is 'SHA-256 of the whole key, which holds more than 300 random bits';
+comment on column api_key.role is '0 may do everything, 1 may only read';
+create index api_key_list on api_key (tenant_id, id);
+
+-- Where other services send to us.
+create table source (
+  id uuid primary key,
+  tenant_id uuid not null references tenant,
+  mask text not null,
+  name text not null,
+  provider text not null default '',
+  verifier bytea,
+  idempotency_keys text[] not null default '{}',
+  rejects_missing_key boolean not null default false,
+  forward_headers text[] not null default '{}',
+  event_type_location text,
+  response_body text,
+  response_content_type text,
+  is_disabled boolean not null default false,
+  version bigint not null default 1,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  deleted_at timestamptz,
+  constraint source_mask unique (mask)
+);
+comment on column source.mask is 'names it in its URL, and is as hard to guess as a key';
+comment on column source.verifier is 'sealed JSON object: its type, and the secrets by which requests are known to be genuine; null: all are taken';
+comment on column source.idempotency_keys is 'the locations of what makes a repeat known, in their order';
+comment on column source.rejects_missing_key is 'a request that has nothing at any of the locations is refused; else it is never a duplicate';
+create index source_list on source (tenant_id, id) where deleted_at is null;
+
+-- What an endpoint wants, and of which source. `filters`: by event type, what else must hold.
+create table subscription (
+  id uuid primary key,
+  tenant_id uuid not null references tenant,
+  application_id uuid not null references application,
+  endpoint_id uuid not null references endpoint,
+  source_id uuid references source,
+  name text not null,
+  event_types text[] not null default '{*}',
+  filter jsonb not null default '{}',
+  filters jsonb not null default '[]',
+  settings jsonb not null default '{}',
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  deleted_at timestamptz
+);
+comment on column subscription.filter is 'conditions by scope that hold whatever the type';
+comment on column subscription.filters is '[{"id", "event_type" (or "*"), "enabled_at", "filter": conditions by scope}]: the one of the type of a message must hold too, or else that of all types';
+comment on column subscription.settings is 'what clients note in it and read again';
+create index subscription_list on subscription (tenant_id, id) where deleted_at is null;
+create index subscription_of_endpoint on subscription (endpoint_id, id) where deleted_at is null;
+create index subscription_of_source on subscription (source_id, id) where deleted_at is null;
 
 -- ── Gates: looked up when rows are claimed, so no row of the queue is rewritten when holding or throttling begins or ends ──
 
@@ -281,15 +373,14 @@ create table message (
   channels text[],
   message_key text,
   payload bytea,
-  source_headers bytea,
-  source_query text,
-  source_path text,
+  particulars jsonb,
   constraint a_duplicate_has_a_key check (duplicate_of is null or message_key is not null),
   constraint only_a_duplicate_can_mismatch check (not payload_mismatch or duplicate_of is not null),
   constraint only_a_duplicate_is_released check (released_at is null or duplicate_of is not null)
 ) partition by range (id);
 alter table message alter payload set storage external;
 comment on column message.payload is 'the publisher''s exact bytes; null once expunged';
+comment on column message.particulars is 'null for most: what is special about it. {"source": the id of the source that it came by, "only": the id of the one endpoint that may get it, "headers": [[name, value], …] that go on with each copy, "query": …, "path": … of the request that it came with}';
 comment on column message.payload_expires_at is 'from then on the payload is not shown or sent, and soon removed';
 comment on column message.released_at is 'when this duplicate was released, to be delivered after all; null: it was not';
 create index message_list on message (application_id, id);

@@ -122,6 +122,8 @@ macro_rules! id {
 id! {
     /// One customer of a tenant.
     ApplicationId = "app";
+    /// A key that programs call with.
+    ApiKeyId = "key";
     /// One HTTP request to an endpoint and what came back.
     AttemptId = "atmpt";
     /// A URL with filters, secrets and limits.
@@ -132,6 +134,8 @@ id! {
     MessageId = "msg";
     /// An inbound URL with a verifier.
     SourceId = "src";
+    /// What an endpoint wants, of which source.
+    SubscriptionId = "sub";
     /// Long work that goes on by itself.
     TaskId = "qtask";
     /// The isolation boundary. Its public name is the token's subject; this id stays inside.
