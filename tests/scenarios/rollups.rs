@@ -107,7 +107,8 @@ async fn after_a_storm_the_statistics_agree_with_what_is_stored() {
 
     let duplicate = publish_with_duplicates(&customer, 18).await;
     api.client.patch(&customer.path(&format!("/endpoint/{}", endpoints["/off"])), &json!({ "disabled": true })).await.expect(200);
-    let rescue = format!("update queue set due_at = now() where lease is not null and endpoint_id <> posthaste_id('{}')", endpoints["/hangs"]);
+    let rescue =
+        format!("update queue set due_at = now() where lease is not null and endpoint_id <> posthaste_id('{}')", endpoints["/hangs"]);
     database.execute(&rescue).await;
     let other = Customer::create(&api.client).await;
     let stuck = other.endpoint(&receiver.url("/stuck")).await;

@@ -195,11 +195,19 @@ fn every_break_still_fits_and_names_a_test() {
         let function = test.rsplit("::").next().expect("a name");
         assert!(sources.contains(&format!("fn {function}(")), "{shown}: there is no test {test}");
         let mut target = String::new();
-        for line in text.lines() {
+        let mut lines = text.lines().skip_while(|line| !line.starts_with("--- a/")).peekable();
+        while let Some(line) = lines.next() {
             if let Some(file) = line.strip_prefix("--- a/") {
                 target = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{shown}: {file}: {error}"));
-            } else if let Some(old) = line.strip_prefix('-').filter(|old| !old.starts_with("--")) {
-                assert!(target.contains(old), "{shown} does not fit any more: `{old}` is gone");
+            } else if line.starts_with("@@") {
+                let mut old = String::new();
+                while let Some(line) = lines.next_if(|line| !line.starts_with("@@") && !line.starts_with("--- a/")) {
+                    if let Some(there) = line.strip_prefix([' ', '-']).or_else(|| line.is_empty().then_some("")) {
+                        old.push_str(there);
+                        old.push('\n');
+                    }
+                }
+                assert!(target.contains(&old), "{shown} does not fit any more: these lines are gone\n{old}");
             }
         }
     }
