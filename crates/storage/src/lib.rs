@@ -23,7 +23,8 @@ pub use ground::{
 };
 pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, outbox, queue, runner, tenants};
 pub use records::{
-    ahead, applications, attempts, bench, deliveries, endpoints, event_types, messages, own_endpoints, policies, reseal, statistics, tasks,
+    ahead, applications, attempts, bench, deliveries, endpoints, event_types, messages, own_endpoints, policies,
+    project_deliveries, project_messages, reseal, statistics, tasks,
     workers,
 };
 

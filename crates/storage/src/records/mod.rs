@@ -16,6 +16,8 @@ pub(crate) mod outcomes;
 pub mod own_endpoints;
 pub(crate) mod own_events;
 pub mod policies;
+pub mod project_deliveries;
+pub mod project_messages;
 pub(crate) mod published;
 pub(crate) mod reference;
 pub mod reseal;
