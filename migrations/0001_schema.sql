@@ -324,7 +324,8 @@ create index subscription_of_source on subscription (source_id, id) where delete
 
 -- ── Gates: looked up when rows are claimed, so no row of the queue is rewritten when holding or throttling begins or ends ──
 
--- Endpoints that failed lately. state: 0 closed (nothing is held), 1 open (rows are held, but for a probe), 2 recovering.
+-- Endpoints that failed lately, or were paused. state: 0 closed (nothing is held), 1 open (rows are held, but for a probe), 2 recovering,
+-- 3 paused by its owner (rows are held until it is activated).
 -- Written once a second per process, in the order of ids, never by the statement that accepts and records.
 create table endpoint_health (
   endpoint_id uuid primary key,
@@ -337,7 +338,7 @@ create table endpoint_health (
   cool_down_seconds float8 not null default 0,
   probe_at timestamptz,
   changed_at timestamptz not null default now(),
-  constraint state_is_known check (state in (0, 1, 2)),
+  constraint state_is_known check (state between 0 and 3),
   constraint an_open_gate_is_probed check ((state = 1) = (probe_at is not null)),
   constraint slots_are_of_a_recovery check ((state = 2) = (slots > 0))
 ) with (fillfactor = 50);

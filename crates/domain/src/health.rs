@@ -33,15 +33,18 @@ pub enum State {
     Held,
     /// A probe succeeded: it is sent to in growing numbers.
     Recovering,
+    /// Its owner has paused it: its deliveries wait until it is activated.
+    Paused,
     /// It gets nothing.
     Disabled,
 }
 
 impl State {
-    /// The state of an endpoint with a gate (0 for open, 1 for shut, 2 for half open, as they are stored) and so many failures in a row.
+    /// The state of an endpoint with a gate (0 for open, 1 for shut, 2 for half open, 3 for paused, as they are stored) and so many failures in a row.
     pub fn of(is_disabled: bool, gate: i16, failures: i32) -> Self {
         match (is_disabled, gate, failures) {
             (true, ..) => Self::Disabled,
+            (_, 3, _) => Self::Paused,
             (_, 1, _) => Self::Held,
             (_, 2, _) => Self::Recovering,
             (_, _, 1..) => Self::Failing,
@@ -56,8 +59,8 @@ mod tests {
 
     #[test]
     fn the_gravest_word_wins() {
-        let states =
-            [(true, 1, 20), (false, 1, 20), (false, 2, 0), (false, 0, 3), (false, 0, 0)].map(|(off, gate, n)| State::of(off, gate, n));
-        assert_eq!(states, [State::Disabled, State::Held, State::Recovering, State::Failing, State::Healthy]);
+        let states = [(true, 1, 20), (false, 3, 20), (false, 1, 20), (false, 2, 0), (false, 0, 3), (false, 0, 0)]
+            .map(|(off, gate, n)| State::of(off, gate, n));
+        assert_eq!(states, [State::Disabled, State::Paused, State::Held, State::Recovering, State::Failing, State::Healthy]);
     }
 }

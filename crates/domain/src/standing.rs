@@ -72,11 +72,11 @@ pub enum Standing {
     Sending,
     /// It is sent as soon as a worker gets to it.
     Due,
-    /// Its endpoint keeps failing: it waits for a probe to succeed.
+    /// Its endpoint keeps failing: it waits for a probe to succeed. Or it is paused: it waits until that is activated.
     Held {
         /// Since when the endpoint is held.
         since: DateTime<Utc>,
-        /// The next probe.
+        /// The next probe; none of a paused one.
         until: Option<DateTime<Utc>>,
     },
     /// It waits for its endpoint's throttle.
@@ -143,7 +143,7 @@ impl Standing {
             return Self::Sleeping { until: owed.due_at };
         }
         match (facts.gate, facts.token_at) {
-            (Some(Gate { state: State::Held, since, probe_at }), _) => Self::Held { since, until: probe_at },
+            (Some(Gate { state: State::Held | State::Paused, since, probe_at }), _) => Self::Held { since, until: probe_at },
             (_, Some(until)) if until > now => Self::Throttled { until },
             _ => Self::Due,
         }
@@ -236,6 +236,8 @@ mod tests {
         let gate = |state| Some(Gate { state, since: at(-9), probe_at: Some(at(5)) });
         let held = Facts { gate: gate(State::Held), token_at: Some(at(1)), ..owed(-1, false) };
         assert_eq!(standing(&held), Standing::Held { since: at(-9), until: Some(at(5)) });
+        let paused = Some(Gate { state: State::Paused, since: at(-9), probe_at: None });
+        assert_eq!(standing(&Facts { gate: paused, ..owed(-1, false) }), Standing::Held { since: at(-9), until: None });
         assert_eq!(standing(&Facts { gate: gate(State::Recovering), ..owed(-1, false) }), Standing::Due);
         assert_eq!(standing(&Facts { token_at: Some(at(1)), ..owed(-1, false) }), Standing::Throttled { until: at(1) });
         assert_eq!(standing(&Facts { token_at: Some(at(-1)), ..owed(-1, false) }), Standing::Due);

@@ -2,7 +2,7 @@
 --   at most p_total rows and about p_bytes of payload in all, one row at least;
 --   at most p_share rows of an endpoint, less what this process has of it already (p_endpoint, p_taken), and none of p_held;
 --   of a tenant no more than a fair part of p_quota, less what this process has of it already (p_tenant, p_tenant_taken);
---   nothing of an endpoint that is held, but for one probe when its time has come; while it recovers, so many rows as it has slots;
+--   nothing of an endpoint that is paused, or held, but for one probe of the latter when its time has come; while it recovers, so many rows as it has slots;
 --   of a throttled endpoint so many rows as it has tokens, over all processes.
 -- A row whose lease has run out was being sent when its worker died: it gets an attempt of outcome "unknown" (2) and is leased
 -- anew, or, the third time in a row, ends as failed (1).
@@ -106,6 +106,8 @@ begin
       perform from endpoint_health h where h.endpoint_id = v_owed.endpoint_id and h.state = 1 and h.probe_at <= now() for update skip locked;
       continue when not found;
       v_most := least(v_most, 1);
+    elsif v_gate.state = 3 then
+      continue;
     elsif v_gate.state = 2 then
       v_most := least(v_most, v_gate.slots - v_taken);
     end if;

@@ -72,9 +72,10 @@ begin
           cool_down_seconds = h.cool_down_seconds, probe_at = h.probe_at,
           changed_at = case when (h.state, h.slots) = (v_was.state, v_was.slots) then e.changed_at else now() end
       where e.endpoint_id = v.id;
-    if h.state <> v_was.state or (v.tail > 0 and h.failing_since <= now() - make_interval(secs => p_disables_after)) then
+    -- A paused endpoint stays so until its owner activates it: late failures neither hold it nor give it up.
+    if h.state <> v_was.state or (h.state <> 3 and v.tail > 0 and h.failing_since <= now() - make_interval(secs => p_disables_after)) then
       return query select h.endpoint_id, h.tenant_id, h.state, h.state <> v_was.state,
-        v.tail > 0 and h.failing_since <= now() - make_interval(secs => p_disables_after);
+        h.state <> 3 and v.tail > 0 and h.failing_since <= now() - make_interval(secs => p_disables_after);
     end if;
   end loop;
 end

@@ -26,6 +26,8 @@ pub(crate) enum EndpointState {
     Held,
     /// A probe succeeded: it is sent to in growing numbers.
     Recovering,
+    /// Its owner has paused it: its deliveries wait until it is activated.
+    Paused,
     /// It gets nothing.
     Disabled,
 }
@@ -100,6 +102,7 @@ impl From<State> for EndpointState {
             State::Failing => Self::Failing,
             State::Held => Self::Held,
             State::Recovering => Self::Recovering,
+            State::Paused => Self::Paused,
             State::Disabled => Self::Disabled,
         }
     }

@@ -16,7 +16,7 @@ use crate::put_off::PutOff;
 enum Gate {
     /// This process has seen enough to hold it, and has not told anybody yet.
     Suspected,
-    /// Held.
+    /// Held, or paused.
     Open,
     /// Sent to in small numbers, by the claim alone.
     Recovering,
@@ -112,7 +112,7 @@ impl Gates {
         gates.extend(before.iter().filter(|(id, gate)| is_kept(id, **gate)).map(|(id, gate)| (*id, *gate)));
         for (id, state) in rows {
             match state {
-                1 => drop(gates.insert(*id, Gate::Open)),
+                1 | 3 => drop(gates.insert(*id, Gate::Open)),
                 2 => drop(gates.insert(*id, Gate::Recovering)),
                 _ => drop(gates.remove(id)),
             }

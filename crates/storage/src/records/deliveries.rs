@@ -234,7 +234,11 @@ struct Row {
 ///
 /// Each is looked up by its whole key, as ranges from itself to itself, so that
 /// no other index can seem to serve. Of several runs the one that is furthest counts: one that is being sent, then one that is due.
-pub(crate) async fn facts(tx: &mut Connection, tenant_id: TenantId, pairs: &[(Uuid, Uuid)]) -> std::result::Result<Vec<Facts>, sqlx::Error> {
+pub(crate) async fn facts(
+    tx: &mut Connection,
+    tenant_id: TenantId,
+    pairs: &[(Uuid, Uuid)],
+) -> std::result::Result<Vec<Facts>, sqlx::Error> {
     let (messages, endpoints): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
     let rows = sqlx::query_as!(
         Row,

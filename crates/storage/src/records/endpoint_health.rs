@@ -1,8 +1,10 @@
 //! Which endpoints are held because they keep failing: a row of `endpoint_health` each, moved on by `record_health_v1` alone.
 
+use std::collections::HashSet;
+
 use domain::{
     health::{CLOSES_AT, DISABLES_AFTER, FIRST_COOL_DOWN, FIRST_SLOTS, FORGETS_AFTER, LONGEST_COOL_DOWN, OPENS_AFTER},
-    id::EndpointId,
+    id::{EndpointId, TenantId},
 };
 use sqlx::types::Uuid;
 
@@ -95,18 +97,48 @@ pub(crate) async fn news(connection: &mut Connection, is_all: bool) -> Result<Ve
     Ok(rows.into_iter().map(|row| (row.endpoint_id.into(), row.state)).collect())
 }
 
-/// Begins anew with an endpoint: it has another URL, or was switched on or off, or deleted. What is owed to it is claimed again.
+/// Begins anew with an endpoint: it has another URL, or was switched on or off, or deleted. What is owed to it is claimed again, unless it
+/// is paused.
 pub(crate) async fn reset(tx: &mut Connection, endpoint_id: Uuid) -> Result<()> {
     sqlx::query!(
-        "update endpoint_health set failures = 0, failing_since = null, state = 0, slots = 0, probe_at = null, cool_down_seconds = $2,
-             changed_at = case when state = 0 then changed_at else now() end
-           where endpoint_id = $1",
+        "update endpoint_health h set failures = 0, failing_since = null, slots = 0, probe_at = null, cool_down_seconds = $2,
+             state = case when h.state = 3 and exists (select from endpoint e where e.id = $1 and e.deleted_at is null) then 3 else 0 end,
+             changed_at = case when h.state = 0 then h.changed_at else now() end
+           where h.endpoint_id = $1",
         endpoint_id,
         FIRST_COOL_DOWN.as_secs_f64(),
     )
     .execute(tx)
     .await?;
     Ok(())
+}
+
+/// Pauses an endpoint, or lets it go on: what is owed to it waits meanwhile. It must be locked by its application.
+pub(crate) async fn pause(tx: &mut Connection, tenant_id: Uuid, endpoint_id: Uuid, is_paused: bool) -> Result<()> {
+    sqlx::query!(
+        "insert into endpoint_health as h (endpoint_id, tenant_id, state, cool_down_seconds) values ($1, $2, case when $3 then 3 else 0 end, $4)
+         on conflict (endpoint_id) do update set state = excluded.state, slots = 0, probe_at = null, failures = 0, failing_since = null,
+           cool_down_seconds = excluded.cool_down_seconds, changed_at = now()
+           where $3 or h.state = 3",
+        endpoint_id,
+        tenant_id,
+        is_paused,
+        FIRST_COOL_DOWN.as_secs_f64(),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Which of these endpoints are paused.
+pub async fn paused(db: &Database, tenant_id: TenantId, endpoints: &[EndpointId]) -> Result<HashSet<EndpointId>> {
+    let ids: Vec<_> = endpoints.iter().copied().map(Uuid::from).collect();
+    let rows = sqlx::query_scalar!(
+        "select endpoint_id from endpoint_health where endpoint_id = any ($1) and tenant_id = $2 and state = 3",
+        &ids,
+        Uuid::from(tenant_id),
+    );
+    Ok(rows.fetch_all(db.pool()).await?.into_iter().map(EndpointId::from).collect())
 }
 
 /// Drops the rows of endpoints that have been well for an hour, and of those that are gone; one that has been recovering for an

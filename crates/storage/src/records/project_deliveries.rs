@@ -68,7 +68,13 @@ pub struct Listed {
 }
 
 /// Some of the tenant's deliveries. Those that `wanted` does not want are left out.
-pub async fn list(db: &Database, tenant_id: TenantId, filter: &Filter, part: Part, wanted: impl Fn(&Found) -> bool + Send) -> Result<Listed> {
+pub async fn list(
+    db: &Database,
+    tenant_id: TenantId,
+    filter: &Filter,
+    part: Part,
+    wanted: impl Fn(&Found) -> bool + Send,
+) -> Result<Listed> {
     let mut found = Vec::new();
     let mut from = part.from;
     let (mut low, mut high) = bounds(filter, part);
@@ -139,7 +145,8 @@ async fn of_messages(
         pairs.retain(|pair| if part.is_up { *pair >= from } else { *pair <= from });
     }
     let facts = deliveries::facts(&mut *tx, tenant_id, &pairs).await.map_err(Error::of_list)?;
-    let known: HashMap<_, _> = messages::of_ids(&mut *tx, tenant_id, ids).await?.into_iter().map(|message| (Uuid::from(message.id), message)).collect();
+    let known: HashMap<_, _> =
+        messages::of_ids(&mut *tx, tenant_id, ids).await?.into_iter().map(|message| (Uuid::from(message.id), message)).collect();
     let mut by_application: HashMap<_, Vec<_>> = HashMap::new();
     for (message, endpoint) in &pairs {
         if let Some(message) = known.get(message) {

@@ -1,6 +1,7 @@
 //! Endpoints with their secrets and headers, which are sealed at rest.
 
 mod news;
+mod pause;
 mod row;
 mod secrets;
 mod state;
@@ -29,6 +30,8 @@ use crate::{
     sealed_parts::{SecretRow, erase, write_headers},
 };
 
+pub use crate::endpoint_health::paused;
+pub use pause::{Pause, Pausing};
 use row::{insert, update};
 pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, headers, secret};
 pub(crate) use state::owed;
