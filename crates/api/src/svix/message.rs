@@ -1,6 +1,6 @@
 //! Messages on the wire.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use bytes::Bytes;
 use domain::{
@@ -12,8 +12,7 @@ use serde_json::{json, value::RawValue};
 use storage::{
     Conflict,
     committer::{NewMessage, Published},
-    directory,
-    idempotency::{Answered, Found},
+    idempotency::Answered,
     messages::{self, Expunge, Filter},
     queue::Release,
 };
@@ -34,13 +33,11 @@ use crate::{
     transport::{
         call::Call,
         json::MEDIA_TYPE,
+        publish::{self, Outcome},
         query::{Asked, Parameters},
         reply::{Nothing, Reply},
     },
 };
-
-/// How often a message is offered again because its application's name changed hands meanwhile.
-const RENAMES: usize = 3;
 
 /// A message to be published.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -246,51 +243,33 @@ type Accepted = Reply<202, MessageOut<'static>>;
 pub(crate) async fn create(call: Call, asked: Asked<WithContent>) -> ApiResult<Accepted> {
     let asked = asked.read().map(|asked| asked.with_content);
     let with_content = *asked.as_ref().unwrap_or(&true);
-    match publish(&call, asked).await {
-        Ok(accepted) => Ok(accepted),
-        // A saved outcome wins over validation and over an application that has been deleted since.
-        Err(refusal @ (ApiError::Invalid(_) | ApiError::NotFound(_))) => match Box::pin(call.saved()).await? {
-            Some(Found::Answer(answer)) => Ok(Answered { answer, is_replay: true }.into()),
-            Some(Found::Published(published)) => Ok(rendered(&call, published, with_content)),
-            None => Box::pin(call.refuse(refusal)).await,
-        },
-        Err(error) => Box::pin(call.refuse(error)).await,
-    }
+    let publishing = async {
+        asked?;
+        publish(&call).await
+    };
+    publish::answer(&call, publishing, |published| rendered(&call, published, with_content)).await
 }
 
-async fn publish(call: &Call, with_content: ApiResult<bool>) -> ApiResult<Accepted> {
-    let with_content = with_content?;
+async fn publish(call: &Call) -> ApiResult<Outcome> {
     let new = call.json::<MessageIn>()?;
     let payload = object_slice(&call.body, new.payload)?;
     let payload_retention = payload_retention::wanted(new.payload_retention_period, new.payload_retention_hours)?;
     let application = call.application();
-    let subscribers = directory::find(call.db(), call.tenant_id(), &application).await?;
-    if let Some(refusal) = call.known_refusal(subscribers.policy).await? {
-        return Ok(refusal.into());
-    }
-    let mut new = Arc::new(NewMessage {
-        claim: call.claim(subscribers.policy).await?,
-        subscribers,
-        application,
-        event_type: new.event_type.0,
-        event_id: new.event_id.map(|id| id.0.to_string()),
-        channels: new.channels.map(|channels| channels.0).unwrap_or_default(),
-        message_key: new.message_key.map(|key| key.0),
-        payload,
-        content_type: MEDIA_TYPE.to_owned(),
-        payload_retention,
-    });
-    for _ in 0..RENAMES {
-        match call.context.publisher.publish(&new).await {
-            Err(storage::Error::Renamed) => {
-                let subscribers = directory::find(call.db(), call.tenant_id(), &new.application).await?;
-                let claim = call.claim(subscribers.policy).await?;
-                new = Arc::new(NewMessage { subscribers, claim, ..Arc::unwrap_or_clone(new) });
-            }
-            published => return Ok(rendered(call, published?, with_content)),
-        }
-    }
-    Err(ApiError::Unavailable)
+    let draft = |subscribers, claim| {
+        Ok(NewMessage {
+            claim,
+            subscribers,
+            application: application.clone(),
+            event_type: new.event_type.0,
+            event_id: new.event_id.map(|id| id.0.to_string()),
+            channels: new.channels.map(|channels| channels.0).unwrap_or_default(),
+            message_key: new.message_key.map(|key| key.0),
+            payload,
+            content_type: MEDIA_TYPE.to_owned(),
+            payload_retention,
+        })
+    };
+    publish::publish(call, &application, draft).await
 }
 
 /// The payload as a slice of the request's body, without a copy. It must be a JSON object.

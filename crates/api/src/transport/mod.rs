@@ -3,7 +3,7 @@
 //! Reading order:
 //! [`listener`] [`pace`] connections · [`trailing_slash`] · [`request_id`] their names in the log · [`table`] operations and who may use
 //! them · [`admission`] what every operation checks first · [`call`] a request as handlers see it · [`json`] [`query`] input whose faults
-//! are told by name · [`reply`] what handlers answer · [`idempotency`] writes under a key · [`dialect`] what a dialect decides.
+//! are told by name · [`reply`] what handlers answer · [`idempotency`] writes under a key · [`publish`] messages under one · [`dialect`] what a dialect decides.
 
 pub(crate) mod admission;
 pub(crate) mod call;
@@ -12,6 +12,7 @@ mod idempotency;
 pub(crate) mod json;
 pub(crate) mod listener;
 mod pace;
+pub(crate) mod publish;
 pub(crate) mod query;
 pub(crate) mod reply;
 pub(crate) mod request_id;
