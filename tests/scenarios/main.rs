@@ -18,6 +18,8 @@ mod clock_jumps;
 mod coherence;
 /// Every variable and every writable field acts, also on another node.
 mod configuration;
+/// The Convoy dialect.
+mod convoy;
 /// What a receiver sees, and what becomes of a delivery.
 mod delivery;
 /// `posthaste dev`, as a stranger runs it.

@@ -2,7 +2,7 @@
 //!
 //! Reading order:
 //! [`App`] a server with a database of its own · [`client`] asks it, and holds each answer against the contract ·
-//! [`customer`] an application with endpoints · [`receiver`] gets the webhooks · [`database`] looks at rows and moves time ·
+//! [`customer`] an application with endpoints · [`project`] a tenant as Convoy's clients know it · [`receiver`] gets the webhooks · [`database`] looks at rows and moves time ·
 //! [`clock`] sets the database's time · [`processes`] the shipped program as a process · [`proxy`] cuts connections · [`pooler`] PgBouncer ·
 //! [`outgoing`] is a proxy that webhooks go through · [`tls`] issues certificates · [`cluster`] Postgres itself · [`pair`] two of them ·
 //! [`contract`] `openapi.yaml` · [`scrape`] reads the metrics.
@@ -29,6 +29,7 @@ pub mod outgoing;
 pub mod pair;
 pub mod pooler;
 pub mod processes;
+pub mod project;
 pub mod proxy;
 pub mod receiver;
 pub mod scrape;
@@ -40,6 +41,7 @@ pub use client::{Answer, Client};
 pub use clock::Clock;
 pub use customer::{Attempt, Customer};
 pub use database::Database;
+pub use project::Project;
 pub use receiver::{Gate, PATIENCE, Received, Receiver, Reply};
 
 /// Signs the tokens of the tests.
@@ -77,6 +79,13 @@ pub fn token(tenant: &str) -> String {
 pub fn application_token(tenant: &str, application: &str) -> String {
     let application = domain::id::Id::parse(application).expect("the id of an application");
     api::mint_application_token(JWT_SECRET, tenant, application, chrono::Utc::now())
+}
+
+/// A key of a tenant.
+pub async fn api_key(database: &Database, tenant: &str, role: domain::api_key::Role) -> String {
+    let db = storage::Db::connect(&database::config(&database.url)).await.expect("a database");
+    let (key, _) = storage::api_keys::create(&db, tenant, "of a test", role, None).await.expect("a key");
+    key.expose().to_owned()
 }
 
 /// What differs from a server with its defaults.

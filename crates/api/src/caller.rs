@@ -1,7 +1,8 @@
-//! Who is calling: bearer tokens (JWT, HS256) with the claims that Svix tokens carry. No other file looks into a token.
+//! Who is calling: bearer tokens (JWT, HS256) with the claims that Svix tokens carry, and API keys. No other file looks into a token.
 //!
 //! A token of an organisation has it in `sub` (`org_…`); one of an application has that in `sub` (`app_…`) and the organisation in
 //! `org`. Svix tokens may say in `feature_flags` which event types an application gets to see.
+//! An API key (`CO.…`) is looked up, and remembered for as long as a token is: so one that was revoked opens nothing ten seconds later.
 
 use std::{
     collections::HashMap,
@@ -12,12 +13,14 @@ use std::{
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Days, Utc};
 use domain::{
+    api_key::{ApiKey, Role},
     caller::{Caller, Kind, Permissions},
     id::{ApplicationId, Id, TenantId},
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use storage::{Database, api_keys};
 
 use crate::error::ApiError;
 
@@ -28,7 +31,7 @@ const TOKEN_LIFETIME: Days = Days::new(3650);
 const APPLICATION_TOKEN_LIFETIME: Days = Days::new(28);
 /// By how much the clocks of the token's maker and ours may differ, in seconds (as in svix-server).
 const LEEWAY: u64 = 900;
-/// For how long a token that was found good is taken for good without another look; far less than the leeway.
+/// For how long a token or key that was found good is taken for good without another look; far less than the leeway.
 const MEMORY: Duration = Duration::from_secs(10);
 /// How many such tokens are remembered.
 const REMEMBERED: usize = 1024;
@@ -117,6 +120,32 @@ impl Token {
         Ok(Self { tenant: tenant.into(), kind: Kind::Application(application), feature_flags: feature_flags.map(Arc::from) })
     }
 
+    /// The key that this is, if it opens anything.
+    async fn of_key(db: &Database, text: &str) -> Result<Self, ApiError> {
+        let unknown = ApiError::Unauthenticated("there is no such API key");
+        let key = ApiKey::parse(text).ok_or(ApiError::Unauthenticated("an API key is `CO.`, 16 letters and digits, `.`, and 64 more"))?;
+        let found = api_keys::find(db, &key).await?.ok_or(unknown)?;
+        if found.key.revoked_at.is_some() {
+            return Err(ApiError::Unauthenticated("the API key was revoked"));
+        }
+        if found.key.expires_at.is_some_and(|at| at <= db.now()) {
+            return Err(ApiError::Unauthenticated("the API key has expired"));
+        }
+        let kind = match found.key.role {
+            Role::Admin => Kind::Organisation,
+            Role::Viewer => Kind::Viewer,
+        };
+        Ok(Self { tenant: found.tenant.into(), kind, feature_flags: None })
+    }
+
+    /// Why its bearer may not do a thing, and who may.
+    pub(crate) fn refusal(&self) -> &'static str {
+        match self.kind {
+            Kind::Viewer => "this API key may only look: use one that was made without `--viewer`, or a token of the organisation",
+            Kind::Organisation | Kind::Application(_) => "the token of an application may not do this: use a token of its organisation",
+        }
+    }
+
     /// What its bearer may.
     pub(crate) fn permissions(&self) -> Permissions {
         self.kind.permissions()
@@ -149,19 +178,27 @@ impl Verifier {
         }
     }
 
-    /// The token of a request.
-    pub(crate) fn token(&self, headers: &HeaderMap) -> Result<Arc<Token>, ApiError> {
-        let value = headers.get(header::AUTHORIZATION).ok_or(ApiError::Unauthenticated("the request carries no token"))?;
-        let text = value
-            .to_str()
-            .ok()
-            .and_then(|text| text.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or(ApiError::Unauthenticated("the Authorization header is not a bearer token"))?;
-        if let Some(known) = self.known.read().get(text).filter(|known| known.since.elapsed() < MEMORY) {
-            return Ok(Arc::clone(&known.token));
+    /// The token of a request, or what its key stands for.
+    pub(crate) async fn token(&self, db: &Database, headers: &HeaderMap) -> Result<Arc<Token>, ApiError> {
+        let text = bearer(headers)?;
+        if let Some(known) = self.known(text) {
+            return Ok(known);
         }
+        if !ApiKey::is_claimed_by(text) {
+            return self.signed(text);
+        }
+        // Boxed, so that every other request's future stays small.
+        let token = Arc::new(Box::pin(Token::of_key(db, text)).await?);
+        self.remember(text, &token);
+        Ok(token)
+    }
+
+    fn known(&self, text: &str) -> Option<Arc<Token>> {
+        self.known.read().get(text).filter(|known| known.since.elapsed() < MEMORY).map(|known| Arc::clone(&known.token))
+    }
+
+    /// What one of our secrets signed.
+    fn signed(&self, text: &str) -> Result<Arc<Token>, ApiError> {
         let token = Arc::new(self.verify(text).and_then(Token::read)?);
         self.remember(text, &token);
         Ok(token)
@@ -193,6 +230,18 @@ impl Verifier {
     }
 }
 
+/// What a request carries to say who asks.
+fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let value = headers.get(header::AUTHORIZATION).ok_or(ApiError::Unauthenticated("the request carries no token"))?;
+    value
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim())
+        .ok_or(ApiError::Unauthenticated("the Authorization header is not a bearer token"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +253,7 @@ mod tests {
     fn token(verifier: &Verifier, text: &str) -> Result<Arc<Token>, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, format!("Bearer {text}").parse().expect("a header value"));
-        verifier.token(&headers).map_err(|error| error.status().as_u16())
+        bearer(&headers).and_then(|text| verifier.signed(text)).map_err(|error| error.status().as_u16())
     }
 
     fn read(verifier: &Verifier, text: &str) -> Result<String, u16> {

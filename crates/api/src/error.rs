@@ -17,7 +17,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Error)]
 pub(crate) enum ApiError {
     /// No token, or one that we do not accept.
-    #[error("{0}: send `Authorization: Bearer <token>` with a token that `posthaste token` printed")]
+    #[error(
+        "{0}: send `Authorization: Bearer <token>` with a token that `posthaste token` printed, or with a key that `posthaste key create` did"
+    )]
     Unauthenticated(&'static str),
     /// A token that may not do this.
     #[error("{0}")]

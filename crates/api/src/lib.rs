@@ -2,16 +2,17 @@
 //!
 //! Reading order:
 //! [`routes`] what is at which path, and who may use it · [`transport`] from a connection to a request as handlers see it, and back ·
-//! [`caller`] who asks · [`bodies`] how much of requests is in memory · [`svix`] the operations · [`error`] every refusal ·
+//! [`caller`] who asks · [`bodies`] how much of requests is in memory · [`svix`] [`convoy`] the operations · [`error`] every refusal ·
 //! [`context`] what handlers share · [`openapi`] the document · [`readiness`] [`metrics`] probes · [`front`] what a browser finds ·
 //! [`playground`] a receiver to try with.
 //!
-//! Each module uses only what stands before it in this line: `error` · `caller` `bodies` · `context` · `transport` · `svix` ·
+//! Each module uses only what stands before it in this line: `error` · `caller` `bodies` · `context` · `transport` · `svix` `convoy` ·
 //! `readiness` `metrics` `openapi` · `routes` · `front` · `playground`.
 
 mod bodies;
 mod caller;
 mod context;
+mod convoy;
 mod error;
 mod front;
 mod metrics;
@@ -44,8 +45,9 @@ pub use transport::listener::SPARE as SPARE_CONNECTIONS;
 
 use bodies::Bodies;
 use context::{Context, Shared};
+use convoy::Convoy;
 use svix::Svix;
-use transport::{admission, listener, request_id};
+use transport::{admission, dialect::Dialects, listener, request_id};
 
 /// How long a stopping server waits for connections that are in the middle of a request.
 const FAREWELL: Duration = Duration::from_secs(10);
@@ -53,10 +55,12 @@ const FAREWELL: Duration = Duration::from_secs(10);
 const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 /// How many connections scrape a listener that has nothing but metrics.
 const SCRAPERS: usize = 64;
+/// Which dialect is spoken where.
+const DIALECTS: Dialects = Dialects { plain: &Svix, others: &[(convoy::PLACE, &Convoy)] };
 
 fn router(context: &Context) -> listener::Routes {
     let db = context.db.clone();
-    let mut router = routes::table().router(context).merge(probes(&db, context.config.listener));
+    let mut router = routes::router(context).merge(probes(&db, context.config.listener));
     let extras = front::Extras { playground: context.config.has_playground };
     router = router.route("/", get(front::page).with_state(extras));
     router = router.route("/docs", get(front::docs)).route("/openapi.yaml", get(front::document));
@@ -67,9 +71,9 @@ fn router(context: &Context) -> listener::Routes {
     }
     let (for_path, for_method) = (context.clone(), context.clone());
     let plain = router
-        .fallback(async move |request: Request| admission::no_operation(&for_path, &Svix, request))
-        .method_not_allowed_fallback(async move |request: Request| admission::method_not_allowed(&for_method, &Svix, request));
-    listener::Routes { with_cors: plain.clone().layer(cors()), plain, dialect: &Svix, db }
+        .fallback(move |request: Request| admission::no_operation(for_path.clone(), DIALECTS, request))
+        .method_not_allowed_fallback(move |request: Request| admission::method_not_allowed(for_method.clone(), DIALECTS, request));
+    listener::Routes { with_cors: plain.clone().layer(cors()), plain, dialects: DIALECTS, db }
 }
 
 /// Any origin may call: requests carry a token, never a cookie.
@@ -127,7 +131,7 @@ fn probes(db: &Db, config: ListenerConfig) -> Router {
 
 fn nothing_but(router: Router, db: Db) -> listener::Routes {
     let plain = router.fallback(admission::unknown_path);
-    listener::Routes { with_cors: plain.clone(), plain, dialect: &Svix, db }
+    listener::Routes { with_cors: plain.clone(), plain, dialects: DIALECTS, db }
 }
 
 fn serve(routes: listener::Routes, bound: usize, listener: TcpListener, tasks: TaskTracker) -> Server {

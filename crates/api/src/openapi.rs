@@ -19,6 +19,7 @@ use utoipa::{
 };
 
 use crate::{
+    convoy::{self, Refused},
     svix::{
         error::{ErrorBody, Item, ValidationBody},
         fields::{HEADER_KEY, NAME},
@@ -27,34 +28,48 @@ use crate::{
 };
 
 /// The tags of operations, in reading order.
-const TAGS: [&str; 7] = ["Application", "Endpoint", "Event Type", "Message", "Message Attempt", "Idempotency", "Health"];
+const TAGS: [&str; 9] = [
+    "Application",
+    "Endpoint",
+    "Event Type",
+    "Message",
+    "Message Attempt",
+    "Idempotency",
+    "Health",
+    "Convoy: Projects",
+    "Convoy: Event types",
+];
 
 /// What the document says before the first operation.
 pub(crate) fn preamble() -> OpenApi {
     let info = InfoBuilder::new()
         .title("Posthaste")
         .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Accepts a message once and delivers it to every subscribed endpoint. Speaks the Svix dialect."))
+        .description(Some(
+            "Accepts a message once and delivers it to every subscribed endpoint. Speaks the dialects of Svix and of Convoy.",
+        ))
         .license(None);
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
         .description(Some(format!(
-            "HTTP Bearer token passed in the `Authorization` header; `posthaste token` prints one. Each operation names what its caller must be \
-             allowed. The token of an organisation is allowed everything; that of one application, with this application alone: {}.",
-            of_an_application()
+            "HTTP Bearer token passed in the `Authorization` header; `posthaste token` prints one, and so does `posthaste key create`. Each operation \
+             names what its caller must be allowed. The token of an organisation is allowed everything, and so is an API key; that of one application, \
+             with this application alone: {}. A viewer's API key is allowed: {}.",
+            listed(Permissions::APPLICATION),
+            listed(Permissions::VIEWER)
         )));
     let mut components = ComponentsBuilder::new().security_scheme(BEARER, SecurityScheme::Http(bearer.build()));
-    for (name, schema) in [schema::<ErrorBody>(), schema::<ValidationBody>(), schema::<Item>()] {
+    for (name, schema) in [schema::<ErrorBody>(), schema::<ValidationBody>(), schema::<Item>(), schema::<Refused>()] {
         components = components.schema(name, schema);
     }
     let tags = TAGS.map(|name| TagBuilder::new().name(name).build());
     OpenApiBuilder::new().info(info.build()).components(Some(components.build())).tags(Some(tags)).build()
 }
 
-/// What the token of an application lets its bearer do.
-fn of_an_application() -> String {
-    let allowed = Permission::ALL.iter().filter(|permission| Permissions::APPLICATION.contain(**permission));
+/// What permissions let their holder do.
+fn listed(permissions: Permissions) -> String {
+    let allowed = Permission::ALL.iter().filter(|permission| permissions.contain(**permission));
     allowed.map(|permission| format!("`{}`", permission.name())).collect::<Vec<_>>().join(", ")
 }
 
@@ -97,6 +112,9 @@ fn path_parameter(name: &str) -> Parameter {
         "endpoint_id" => ("The endpoint's id or uid", "unique-ep-identifier"),
         "msg_id" => ("The message's id or eventId", "unique-msg-identifier"),
         "attempt_id" => ("The attempt's id", "atmpt_1srOrx2ZWZBpBUvZwXKQmoEYga2"),
+        "projectID" => ("The project's id: of another than the caller's nothing is told", "01J0000000E008000000000001"),
+        "eventType" => ("An event type's name", "user.signup"),
+        _ if name.ends_with("ID") || name.ends_with("Id") => ("The thing's id", "01J0000000E008000000000001"),
         _ => ("The event type's name", "user.signup"),
     };
     let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(256)).pattern(Some(NAME));
@@ -129,14 +147,20 @@ fn add_errors(path: &str, method: &str, operation: &mut Operation) {
     if takes_key {
         mark_replays(operation);
     }
-    let plain = ErrorBody::name();
+    let is_convoy = path.starts_with(convoy::PLACE);
+    let plain = if is_convoy { Refused::name() } else { ErrorBody::name() };
     let mut add = |status: &str, is_possible: bool, description: &str, body: RefOr<Schema>| {
         if is_possible {
             operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(response(description, body)));
         }
     };
     let error = || RefOr::Ref(Ref::from_schema_name(plain.clone()));
-    let problems = RefOr::Ref(Ref::from_schema_name(ValidationBody::name()));
+    let problems = RefOr::Ref(Ref::from_schema_name(if is_convoy { Refused::name() } else { ValidationBody::name() }));
+    if is_convoy {
+        add("400", true, "Something in the request is not as it must be, or the state of a thing is in the way", error());
+        add("422", takes_key, "The idempotency key was used with another request", error());
+        add("501", is_write, "It asks for something that is not there yet", error());
+    }
     add("400", is_write, "The request cannot be read, its idempotency key is malformed, or a limit is reached", error());
     add("401", true, "No token, or one that is not accepted", error());
     add("403", true, "The token may not do this", error());
@@ -145,8 +169,8 @@ fn add_errors(path: &str, method: &str, operation: &mut Operation) {
     add("409", is_write, "A conflict: a name is taken, or the first request with the same key is still running", error());
     add("413", is_write, "The body is too large", error());
     add("415", is_write, "The body is not JSON", error());
-    add("422", takes_key, "A field is invalid, or the idempotency key was used with another request", problems.clone());
-    add("422", has_input, "A field is invalid", problems);
+    add("422", takes_key && !is_convoy, "A field is invalid, or the idempotency key was used with another request", problems.clone());
+    add("422", has_input && !is_convoy, "A field is invalid", problems);
     add("500", true, "An error of the server's own", error());
     add("503", true, "Temporarily unavailable: repeat the request after `Retry-After` seconds", error());
 }

@@ -1,18 +1,26 @@
 //! What is at which path, and who may use it: the routes that are served and the document that describes them come from here.
 
+use axum::Router;
 use domain::caller::Permission as May;
 use storage::Db;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
+    context::Context,
+    convoy::Convoy,
     metrics, openapi, readiness,
     svix::Svix,
     transport::table::{Table, operation},
 };
 
-/// Every operation that asks for a token, with what the caller must be allowed.
-pub(crate) fn table() -> Table {
+/// Every operation that asks for a token.
+pub(crate) fn router(context: &Context) -> Router {
+    svix().router(context).merge(convoy().router(context))
+}
+
+/// Those of the Svix dialect, each with what the caller must be allowed.
+fn svix() -> Table {
     use crate::svix::{
         application, attempt, delivery, endpoint, endpoint_headers, endpoint_health, endpoint_secret, endpoint_stats, event_type,
         idempotency, message, own_endpoint, task,
@@ -74,6 +82,20 @@ pub(crate) fn table() -> Table {
         .allow(May::OwnEndpointSecret, operation!(own_endpoint::rotate_secret))
 }
 
+/// Those of the Convoy dialect.
+fn convoy() -> Table {
+    use crate::convoy::{event_type, project};
+
+    Table::new(&Convoy)
+        .allow(May::ReadProject, operation!(project::list))
+        .allow(May::ReadProject, operation!(project::get))
+        .allow(May::WriteProject, operation!(project::update))
+        .allow(May::ReadEventType, operation!(event_type::list))
+        .allow(May::WriteEventType, operation!(event_type::create))
+        .allow(May::WriteEventType, operation!(event_type::update))
+        .allow(May::WriteEventType, operation!(event_type::deprecate))
+}
+
 /// What anybody may ask, and a process without an API answers too.
 pub(crate) fn probes() -> OpenApiRouter<Db> {
     OpenApiRouter::new().routes(routes!(readiness::ready)).routes(routes!(readiness::ping))
@@ -86,7 +108,7 @@ pub(crate) fn metrics() -> OpenApiRouter<Db> {
 
 /// The OpenAPI document of this release.
 pub(crate) fn document() -> OpenApi {
-    let operations = table().document(openapi::preamble());
+    let operations = convoy().document(svix().document(openapi::preamble()));
     let probes = probes().merge(metrics()).into_openapi();
     openapi::complete(operations.merge_from(probes))
 }
@@ -104,7 +126,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::svix::not_yet::OPERATIONS;
 
     /// Method and path without the names of its parameters.
     fn shape(method: &str, path: &str) -> String {
@@ -112,9 +133,9 @@ mod tests {
         format!("{method} {}", segments.collect::<Vec<_>>().join("/"))
     }
 
-    #[test]
-    fn the_list_is_the_contract_without_what_we_have() {
-        let contract = include_str!("../../../tests/scenarios/svix/operations.txt").lines().filter(|line| !line.starts_with('#'));
+    /// Compares a dialect's list of what it does not have with its contract and with what there is.
+    fn check(contract: &str, operations: &[(&str, &str)]) {
+        let contract = contract.lines().filter(|line| !line.starts_with('#'));
         let contract = contract.flat_map(|line| {
             let (path, methods) = line.split_once(' ').expect("a path and methods");
             methods.split(' ').map(|method| shape(method, path)).collect::<Vec<_>>()
@@ -127,7 +148,13 @@ mod tests {
         let ours: BTreeSet<_> = ours.collect();
         let missing: BTreeSet<_> = contract.filter(|operation| !ours.contains(operation)).collect();
         let listed: BTreeSet<_> =
-            OPERATIONS.iter().flat_map(|(path, methods)| methods.split(' ').map(|method| shape(method, path))).collect();
+            operations.iter().flat_map(|(path, methods)| methods.split(' ').map(|method| shape(method, path))).collect();
         assert_eq!(listed, missing);
+    }
+
+    #[test]
+    fn the_lists_are_the_contracts_without_what_we_have() {
+        check(include_str!("../../../tests/scenarios/svix/operations.txt"), &crate::svix::not_yet::OPERATIONS);
+        check(include_str!("../../../tests/scenarios/convoy/operations.txt"), &crate::convoy::not_yet::OPERATIONS);
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! Reading order:
 //! [`config`] every setting · [`roles`] [`server`] what runs together and how it stops · [`serve`] until a signal comes · [`dev`] the
-//! same with nothing to set up · [`bench`] how fast it is · [`reseal`] another main secret · [`seed`] what `dev` starts with ·
+//! same with nothing to set up · [`bench`] how fast it is · [`reseal`] another main secret · [`key`] keys of programs · [`seed`] what `dev` starts with ·
 //! [`secrets`] what `dev` makes up once · [`address`] where it listens · [`telemetry`] logs.
 
 mod address;
 mod bench;
 pub mod config;
 mod dev;
+mod key;
 mod reseal;
 mod roles;
 mod secrets;
@@ -83,6 +84,11 @@ enum Command {
         #[arg(long, value_name = "ID")]
         application: Option<String>,
     },
+    /// Makes, lists and revokes API keys, which programs send as bearer tokens
+    Key {
+        #[command(subcommand)]
+        action: key::Action,
+    },
     /// Prints the OpenAPI description of the API
     Openapi,
     /// Measures this program on this machine, beside a server that only speaks HTTP; needs no set-up
@@ -134,6 +140,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Migrate => unless_signalled(&settings, migrate).await,
         Command::Reseal => unless_signalled(&settings, reseal::run).await,
         Command::Token { tenant, application } => token(&settings, &tenant, application.as_deref()),
+        Command::Key { action } => unless_signalled(&settings, async |settings| key::run(settings, action).await).await,
         Command::Openapi => say(api::openapi_yaml().trim_end()),
         Command::Bench { arguments } => bench::run(&settings, arguments).await,
         Command::Healthcheck => healthcheck(&settings).await,
@@ -169,11 +176,17 @@ async fn migrate(settings: &Settings) -> Result<()> {
     }
 }
 
-fn token(settings: &Settings, tenant: &str, application: Option<&str>) -> Result<()> {
+/// Refuses what cannot be a tenant.
+fn check_tenant(tenant: &str) -> Result<()> {
     let name = tenant.strip_prefix("org_").unwrap_or_default();
     if name.is_empty() || name.len() > 100 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
         bail!("`{tenant}` is not a tenant: write `org_` and 1 to 100 letters, digits, `-` or `_`, such as {DEFAULT_TENANT}");
     }
+    Ok(())
+}
+
+fn token(settings: &Settings, tenant: &str, application: Option<&str>) -> Result<()> {
+    check_tenant(tenant)?;
     let application = application.map(|id| {
         ApplicationId::parse(id)
             .map_err(|_| anyhow!("`{id}` is not the id of an application: write it as the API shows it, `app_` and 27 characters"))

@@ -69,6 +69,18 @@ permissions! {
     WriteOwnEndpoint = "operational-webhook:write",
     /// See and replace their secrets.
     OwnEndpointSecret = "operational-webhook-secret:write",
+    /// See what the tenant is called as a project, and how it wants its webhooks made.
+    ReadProject = "project:read",
+    /// Change that.
+    WriteProject = "project:write",
+    /// See where others send to the tenant.
+    ReadSource = "source:read",
+    /// Make, change and remove such places.
+    WriteSource = "source:write",
+    /// See what endpoints want.
+    ReadSubscription = "subscription:read",
+    /// Change that.
+    WriteSubscription = "subscription:write",
 }
 
 impl Permission {
@@ -105,6 +117,22 @@ impl Permissions {
         Permission::Resend,
     ]);
 
+    /// Whoever looks on: at everything but secrets, with which webhooks could be forged.
+    pub const VIEWER: Self = Self::of(&[
+        Permission::ListApplications,
+        Permission::ReadApplication,
+        Permission::ReadEndpoint,
+        Permission::ReadEventType,
+        Permission::ReadMessage,
+        Permission::ReadAttempt,
+        Permission::ReadTask,
+        Permission::ReadIdempotency,
+        Permission::ReadOwnEndpoint,
+        Permission::ReadProject,
+        Permission::ReadSource,
+        Permission::ReadSubscription,
+    ]);
+
     /// The set of these.
     pub const fn of(permissions: &[Permission]) -> Self {
         let (mut bits, mut at) = (0, 0);
@@ -128,8 +156,10 @@ const fn bit(permission: Permission) -> u64 {
 /// As what somebody asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The tenant itself: its backend, with a token of the organisation.
+    /// The tenant itself: its backend, with a token of the organisation or an API key.
     Organisation,
+    /// Somebody of the tenant who may only look, with an API key of that kind.
+    Viewer,
     /// One customer of the tenant, with a token of this application.
     Application(ApplicationId),
 }
@@ -139,6 +169,7 @@ impl Kind {
     pub const fn permissions(self) -> Permissions {
         match self {
             Self::Organisation => Permissions::ALL,
+            Self::Viewer => Permissions::VIEWER,
             Self::Application(_) => Permissions::APPLICATION,
         }
     }
@@ -164,7 +195,7 @@ impl Caller {
     /// The one application that the caller is kept to, if it is: all others do not exist for it.
     pub const fn application(&self) -> Option<ApplicationId> {
         match self.kind {
-            Kind::Organisation => None,
+            Kind::Organisation | Kind::Viewer => None,
             Kind::Application(id) => Some(id),
         }
     }
@@ -190,6 +221,17 @@ mod tests {
     fn no_two_permissions_have_one_name() {
         let names: std::collections::HashSet<_> = Permission::ALL.iter().map(|permission| permission.name()).collect();
         assert_eq!(names.len(), Permission::ALL.len());
+    }
+
+    #[test]
+    fn a_viewer_changes_nothing_and_sees_no_secrets() {
+        let reads = |permission: &Permission| {
+            let name = permission.name();
+            !name.contains("secret") && (name.ends_with(":read") || name.ends_with(":list"))
+        };
+        for permission in Permission::ALL {
+            assert_eq!(Permissions::VIEWER.contain(*permission), reads(permission), "{permission:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use domain::{
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _, IgnoredAny},
+    de::{Error as _, IgnoredAny},
 };
 use serde_json::{Value, json};
 use utoipa::{
@@ -25,6 +25,8 @@ use utoipa::{
 
 use super::own_event::NAMES;
 use crate::error::{ApiError, ApiResult};
+
+pub(crate) use crate::transport::json::{has_nul, nullable, present};
 
 /// The names that stand in paths: uids, event ids, event type names. All but `.` and `..`, which URLs resolve away.
 pub(crate) const NAME: &str = r"^(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$";
@@ -286,15 +288,6 @@ impl<'de> Deserialize<'de> for Schemas {
     }
 }
 
-pub(crate) fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
-}
-
 impl PartialSchema for Schemas {
     fn schema() -> RefOr<Schema> {
         let versions = ObjectBuilder::new()
@@ -336,16 +329,6 @@ impl<'de> Deserialize<'de> for NotYetAsked {
             _ => Err(D::Error::custom("is not supported yet: leave it out")),
         }
     }
-}
-
-/// Reads a field that may be absent but not null.
-pub(crate) fn present<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-/// Reads a field of a patch: absent keeps, null unsets.
-pub(crate) fn nullable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 /// A field that newer clients call `name` and older ones `old_name`: read under either, and under both if they agree, as they do

@@ -81,7 +81,7 @@ impl Dialect for Svix {
             Kind::Message => MessageId::parse(text).map(Uuid::from).ok(),
             Kind::Attempt => AttemptId::parse(text).map(Uuid::from).ok(),
             Kind::Task => TaskId::parse(text).map(Uuid::from).ok(),
-            Kind::Name => None,
+            Kind::Project | Kind::Delivery | Kind::EventType | Kind::Subscription | Kind::Filter | Kind::Source | Kind::Name => None,
         }
     }
 

@@ -2,6 +2,8 @@
 
 use axum::http::Method;
 
+use crate::transport::dialect::find_operation;
+
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
 pub(crate) const OPERATIONS: [(&str, &str); 50] = [
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
@@ -58,19 +60,7 @@ pub(crate) const OPERATIONS: [(&str, &str); 50] = [
 
 /// The operation that this is a request for, as the contract writes it, if it is one that we do not have.
 pub(super) fn operation(method: &Method, path: &str) -> Option<String> {
-    let is_it = |(template, methods): &&(&str, &str)| methods.split(' ').any(|one| one == method.as_str()) && fits(template, path);
-    OPERATIONS.iter().find(is_it).map(|(template, _)| format!("{method} {template}"))
-}
-
-fn fits(template: &str, path: &str) -> bool {
-    let (mut wanted, mut found) = (template.split('/'), path.split('/'));
-    loop {
-        match (wanted.next(), found.next()) {
-            (None, None) => return true,
-            (Some(segment), Some(text)) if segment == text || (segment.starts_with('{') && !text.is_empty()) => {}
-            _ => return false,
-        }
-    }
+    find_operation(&OPERATIONS, method, path)
 }
 
 #[cfg(test)]

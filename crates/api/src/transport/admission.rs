@@ -33,7 +33,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    dialect::{self, Dialect},
+    dialect::{self, Dialect, Dialects},
     pace,
 };
 use crate::{
@@ -44,8 +44,6 @@ use crate::{
 
 /// The header that names a request.
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// What a caller is told that may not do this.
-const NOT_ALLOWED: &str = "the token of an application may not do this: use a token of its organisation";
 /// For how long the rest of a refused body is read and thrown away, so that the client gets to read the answer.
 const DRAIN: Duration = Duration::from_secs(2);
 
@@ -142,10 +140,10 @@ async fn check(
     headers: &HeaderMap,
     body: &mut Incoming,
 ) -> Result<(Admitted, Option<Room>), ApiError> {
-    let token = context.verifier.token(headers)?;
+    let token = context.verifier.token(&context.db, headers).await?;
     Span::current().record("tenant", &*token.tenant);
     if !token.permissions().contain(rules.permission) {
-        return Err(ApiError::Forbidden(NOT_ALLOWED));
+        return Err(ApiError::Forbidden(token.refusal()));
     }
     let tenant_id = storage::tenants::find_or_create(&context.db, &token.tenant).await?;
     let (body, room) = if matches!(*method, Method::GET | Method::HEAD) {
@@ -260,21 +258,28 @@ pub(crate) async fn unknown_path(request: Request) -> ApiError {
 }
 
 /// The same where a dialect is spoken: an operation of it that we do not have says so.
-pub(crate) fn no_operation(context: &Context, dialect: &dyn Dialect, request: Request) -> ApiError {
-    let refusal = not_yet(context, dialect, &request).unwrap_or(ApiError::UnknownPath);
-    refuse(request, refusal)
+pub(crate) async fn no_operation(context: Context, dialects: Dialects, request: Request) -> ApiError {
+    unless_known(&context, dialects, request, ApiError::UnknownPath).await
 }
 
 /// Answers a method that the path does not take.
-pub(crate) fn method_not_allowed(context: &Context, dialect: &dyn Dialect, request: Request) -> ApiError {
-    let refusal = not_yet(context, dialect, &request).unwrap_or(ApiError::MethodNotAllowed);
-    refuse(request, refusal)
+pub(crate) async fn method_not_allowed(context: Context, dialects: Dialects, request: Request) -> ApiError {
+    unless_known(&context, dialects, request, ApiError::MethodNotAllowed).await
 }
 
-/// The answer to an operation of the dialect that we do not have: as with those that we have, the token comes first.
-fn not_yet(context: &Context, dialect: &dyn Dialect, request: &Request) -> Option<ApiError> {
-    let operation = dialect.missing(request.method(), request.uri().path())?;
-    Some(context.verifier.token(request.headers()).err().unwrap_or(ApiError::NotYet(operation)))
+/// Refuses a request, unless it is for an operation of the dialect that we do not have: as with those that we have, the token comes first.
+async fn unless_known(context: &Context, dialects: Dialects, request: Request, refusal: ApiError) -> ApiError {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    let refusal = match dialects.of(path).missing(&parts.method, path) {
+        Some(operation) => match context.verifier.token(&context.db, &parts.headers).await {
+            Ok(_) => ApiError::NotYet(operation),
+            Err(refusal) => refusal,
+        },
+        None => refusal,
+    };
+    Incoming::new(body, &parts.headers).drain();
+    refusal
 }
 
 /// Answers a request whose body nobody wants.

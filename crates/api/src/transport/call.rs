@@ -32,6 +32,8 @@ use crate::{
     error::{ApiError, ApiResult},
 };
 
+/// What a caller is told that asks for another project.
+const NOT_THIS_PROJECT: &str = "this token or key is of another project: GET /api/v1/projects shows the one that it is for";
 /// What a caller is told that asks for what no single application is.
 const NOT_ITS_OWN: &str = "the token of an application may ask about this application alone";
 
@@ -76,7 +78,7 @@ impl FromRequestParts<Context> for Call {
                 Kind::Application => Span::current().record("application", value),
                 Kind::Endpoint => Span::current().record("endpoint", value),
                 Kind::Message => Span::current().record("message", value),
-                Kind::Attempt | Kind::Task | Kind::Name => continue,
+                _ => continue,
             };
         }
         let query = parts.uri.query().unwrap_or_default();
@@ -95,6 +97,9 @@ impl FromRequestParts<Context> for Call {
             path,
             is_own: rules.permission.is_of_own_endpoints(),
         };
+        if call.named(Kind::Project).is_some_and(|text| dialect.id(Kind::Project, text) != Some(caller.tenant_id.into())) {
+            return Err(ApiError::Forbidden(NOT_THIS_PROJECT));
+        }
         if let Some(own) = caller.application() {
             // Boxed, so that the requests of tenants stay small.
             Box::pin(call.keep_to(own, rules)).await?;
@@ -175,6 +180,11 @@ impl Call {
         }
     }
 
+    /// Whether it is known from the path whose endpoints and messages are meant, so that their names say which.
+    pub(crate) fn names_an_application(&self) -> bool {
+        self.is_own || self.named(Kind::Application).is_some()
+    }
+
     /// The endpoint in the path.
     pub(crate) fn endpoint(&self) -> Reference<EndpointId> {
         self.reference(Kind::Endpoint)
@@ -192,18 +202,18 @@ impl Call {
 
     /// The attempt in the path.
     pub(crate) fn attempt(&self) -> ApiResult<AttemptId> {
-        match self.reference(Kind::Attempt) {
-            Reference::Id(id) => Ok(id),
-            Reference::Uid(_) => Err(ApiError::NotFound("attempt")),
-        }
+        self.id(Kind::Attempt, "attempt")
     }
 
     /// The task in the path.
     pub(crate) fn task(&self) -> ApiResult<TaskId> {
-        match self.reference(Kind::Task) {
-            Reference::Id(id) => Ok(id),
-            Reference::Uid(_) => Err(ApiError::NotFound("task")),
-        }
+        self.id(Kind::Task, "task")
+    }
+
+    /// The thing of this kind in the path, where all are called by their ids: `what` is what it is.
+    pub(crate) fn id<I: Id>(&self, kind: Kind, what: &'static str) -> ApiResult<I> {
+        let id = self.named(kind).and_then(|text| self.dialect.id(kind, text));
+        id.map(I::from).ok_or(ApiError::NotFound(what))
     }
 
     /// The name in the path of what has no id.

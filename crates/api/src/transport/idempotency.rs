@@ -172,15 +172,25 @@ impl Call {
                 },
                 Kind::Endpoint => match self.endpoint() {
                     Reference::Id(id) => id.into(),
+                    Reference::Uid(_) if !self.names_an_application() => by_name(),
                     Reference::Uid(_) => Box::pin(endpoints::get(self.db(), &self.address())).await?.id.into(),
                 },
                 Kind::Message => match self.message() {
                     Reference::Id(id) => id.into(),
+                    Reference::Uid(_) if !self.names_an_application() => by_name(),
                     reference @ Reference::Uid(_) => {
                         Box::pin(messages::get(self.db(), self.tenant_id(), &self.application(), &reference)).await?.id.into()
                     }
                 },
-                Kind::Attempt | Kind::Task | Kind::Name => by_name(),
+                Kind::Project
+                | Kind::Attempt
+                | Kind::Delivery
+                | Kind::Task
+                | Kind::EventType
+                | Kind::Subscription
+                | Kind::Filter
+                | Kind::Source
+                | Kind::Name => by_name(),
             });
         }
         Ok(ids)

@@ -1,8 +1,8 @@
 //! Bodies in JSON: told from others by their headers, and read so that whatever is wrong with it is reported with the name of the field.
 
 use axum::http::{HeaderMap, header};
-use serde::Deserialize;
-use serde_json::error::Category;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Value, error::Category};
 use serde_path_to_error::Segment;
 
 use crate::error::{ApiError, ApiResult, Problem};
@@ -109,6 +109,27 @@ fn end_of_string(json: &[u8], mut at: usize) -> usize {
         }
     }
     at
+}
+
+/// Reads a field that may be absent but not null.
+pub(crate) fn present<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Reads a field of a patch: absent keeps, null unsets.
+#[expect(clippy::option_option, reason = "a field of a patch has three cases: keep, unset, set")]
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+/// Whether a NUL character is anywhere in it: Postgres holds none.
+pub(crate) fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(members) => members.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 
 use super::{
     admission,
-    dialect::{self, Dialect},
+    dialect::{self, Dialects},
     pace::Paced,
     request_id, trailing_slash,
 };
@@ -70,7 +70,7 @@ pub(crate) struct Routes {
     /// For everybody else, who need not pay for it.
     pub(crate) plain: Router,
     /// In whose words a request is refused that no route takes.
-    pub(crate) dialect: &'static dyn Dialect,
+    pub(crate) dialects: Dialects,
     /// Counts the answers.
     pub(crate) db: Db,
 }
@@ -189,8 +189,13 @@ impl Routes {
     async fn answer(self: Arc<Self>, mut request: Request, lane: Lane) -> Response {
         trailing_slash::trim(&mut request);
         let name = request_id::of(request.headers());
-        let mut response = dialect::told(self.route(request, lane).instrument(request_id::span(&name)).await, self.dialect);
+        let dialect = self.dialects.of(request.uri().path());
+        let echo = dialect.echoed().and_then(|header| Some((request.headers().get(&header)?.clone(), header)));
+        let mut response = dialect::told(self.route(request, lane).instrument(request_id::span(&name)).await, dialect);
         response.headers_mut().insert(request_id::HEADER, name);
+        if let Some((value, header)) = echo {
+            response.headers_mut().insert(header, value);
+        }
         self.db.metrics().answered(response.status().as_u16());
         response
     }

@@ -40,6 +40,7 @@ fn is_used_by(command: &str, setting: &str) -> bool {
         ),
         "migrate" => matches!(setting, "database_url" | "main_secret" | "log" | "log_format"),
         "reseal" => matches!(setting, "database_url" | "main_secret" | "main_secret_previous" | "log" | "log_format"),
+        "key" => matches!(setting, "database_url" | "main_secret" | "main_secret_previous" | "log" | "log_format"),
         "token" => matches!(setting, "jwt_secret" | "data_dir"),
         "bench" => setting == "database_url",
         "healthcheck" => matches!(setting, "listen" | "data_dir"),

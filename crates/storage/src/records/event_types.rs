@@ -1,7 +1,10 @@
 //! Event types: the catalogue of what a tenant publishes.
 
 use chrono::{DateTime, Utc};
-use domain::{event_type::EventType, id::TenantId};
+use domain::{
+    event_type::EventType,
+    id::{EventTypeId, TenantId},
+};
 use sqlx::types::Uuid;
 
 use crate::{
@@ -135,6 +138,14 @@ pub async fn get(db: &Database, tenant_id: TenantId, name: &str, feature_flags: 
         .await?;
     let event_type = row.map(EventType::from).filter(|event_type| is_shown(event_type, feature_flags));
     event_type.ok_or(Error::NotFound(WHAT))
+}
+
+/// What an event type is called, archived or not.
+pub async fn name(db: &Database, tenant_id: TenantId, id: EventTypeId) -> Result<String> {
+    let name = sqlx::query_scalar!("select name from event_type where tenant_id = $1 and id = $2", Uuid::from(tenant_id), Uuid::from(id))
+        .fetch_optional(db.pool())
+        .await?;
+    name.ok_or(Error::NotFound(WHAT))
 }
 
 fn is_shown(event_type: &EventType, feature_flags: Option<&[String]>) -> bool {

@@ -2,6 +2,7 @@
 
 pub mod ahead;
 pub(crate) mod answer;
+pub mod api_keys;
 pub mod applications;
 pub mod attempts;
 pub mod bench;
@@ -18,6 +19,7 @@ pub(crate) mod own_events;
 pub mod policies;
 pub mod project_deliveries;
 pub mod project_messages;
+pub mod projects;
 pub(crate) mod published;
 pub(crate) mod reference;
 pub mod reseal;

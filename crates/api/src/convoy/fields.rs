@@ -1,0 +1,90 @@
+//! Fields of the dialect: what they hold, how they are read, and how they are documented.
+
+use std::borrow::Cow;
+
+use domain::{
+    application::{MAX_NAME, check_name},
+    endpoint::EndpointUrl,
+};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::json;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, schema::Type},
+};
+
+/// The longest text that people read, in bytes.
+const MAX_TEXT: usize = 4096;
+
+/// Declares a text field: what it is called in the document, what it holds, how it is read, and how it is documented.
+macro_rules! text_field {
+    ($(#[doc = $doc:literal])* $name:ident as $schema_name:literal, $inner:ty, $read:expr, $schema:expr) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Debug)]
+        pub(crate) struct $name(pub(crate) $inner);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                let read: fn(&str) -> Result<$inner, String> = $read;
+                read(&text).map(Self).map_err(D::Error::custom)
+            }
+        }
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                Schema::from($schema.description(Some(concat!($($doc),*).trim())).build()).into()
+            }
+        }
+
+        impl ToSchema for $name {
+            fn name() -> Cow<'static, str> {
+                $schema_name.into()
+            }
+        }
+    };
+}
+
+/// A schema of texts.
+pub(crate) fn text() -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(Type::String)
+}
+
+/// A text that the database can hold.
+pub(crate) fn plain(text: &str) -> Result<String, String> {
+    if text.contains('\0') {
+        Err("must not contain NUL characters".into())
+    } else if text.len() > MAX_TEXT {
+        Err(format!("must be at most {MAX_TEXT} bytes long"))
+    } else {
+        Ok(text.to_owned())
+    }
+}
+
+text_field!(
+    /// Any text of at most 4096 bytes without NUL characters.
+    Text as "Convoy.Text", String, plain, text().pattern(Some(r"^[^\x00]*$")).max_length(Some(MAX_TEXT))
+);
+text_field!(
+    /// What people call a thing.
+    Title as "Convoy.Title", String, |text| if text.trim().is_empty() { Err("must not be empty".into()) } else { plain(text) },
+    text().pattern(Some(r"^[^\x00]*[^\x00\s][^\x00]*$")).max_length(Some(MAX_TEXT))
+);
+text_field!(
+    /// Where webhooks go: an http or https URL without credentials, international names in punycode.
+    Url as "Convoy.Url", EndpointUrl, |text| EndpointUrl::parse(text).map_err(|error| error.to_string()),
+    text().format(Some(SchemaFormat::Custom("uri".into()))).max_length(Some(2048))
+);
+
+text_field!(
+    /// The name of an event type.
+    EventTypeName as "Convoy.EventTypeName", String,
+    |text| check_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string()),
+    text().pattern(Some(r"^[a-zA-Z0-9\-_.]+$")).min_length(Some(1)).max_length(Some(MAX_NAME)).examples([json!("user.signup")])
+);
+
+impl Serialize for Text {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
