@@ -42,7 +42,7 @@ async fn publish(call: &str, request: &Request, connection: &mut PgConnection) -
     let horizon = PgInterval { months: 0, days: 0, microseconds: 25 * 3600 * 1_000_000 };
     let new = sqlx::query(AssertSqlSafe(call)).bind([request.id]).bind([TENANT]).bind([APPLICATION]);
     let new = new.bind(["model.ran"]).bind([None::<&str>]).bind([None::<&str>]).bind([None::<&str>]);
-    let new = new.bind([b"{}".as_slice()]).bind(["application/json"]).bind([None::<f64>]);
+    let new = new.bind([b"{}".as_slice()]).bind(["application/json"]).bind([None::<f64>]).bind(none::<&str>());
     let new = new.bind([request.key]).bind([request.fingerprint]).bind([request.ttl.as_secs_f64()]).bind([true]);
     let new = new.bind([None::<Uuid>]).bind([None::<Uuid>]).bind([Uuid::nil()]);
     let new = new.bind([lock_of(request.key)]).bind([None::<i64>]).bind([None::<i64>]);

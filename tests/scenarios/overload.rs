@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use storage::{
     applications::Reference,
     committer::{self, NewMessage},
-    directory,
+    directory::{self, Subscribers},
 };
 use support::{App, Customer, Options, Receiver, Reply, Roles, customer::message, database, new_tenant, token};
 use tokio::task::JoinSet;
@@ -23,6 +23,24 @@ const REFUSES_POISON: &str = "
     create trigger refuse_poison before insert on attempt for each row when (new.response = 'poison'::bytea) execute function refuse_poison();
     create trigger refuse_poison before insert on message for each row when (new.event_type = 'poison') execute function refuse_poison();";
 
+/// A message that costs next to nothing; every fiftieth is wanted by somebody.
+fn new(subscribers: &Arc<Subscribers>, application: &Reference<ApplicationId>, number: usize) -> NewMessage {
+    NewMessage {
+        subscribers: Arc::clone(subscribers),
+        application: application.clone(),
+        event_type: "x".into(),
+        event_id: Some(format!("event-{number}")),
+        channels: if number.is_multiple_of(50) { vec!["wanted".into()] } else { vec![] },
+        message_key: None,
+        key_scope: committer::KeyScope::Application,
+        payload: bytes::Bytes::from_static(b"{}"),
+        content_type: "application/json".into(),
+        particulars: None,
+        payload_retention: None,
+        claim: None,
+    }
+}
+
 /// Straight to the writer, since thousands of connections are more than some machines allow. That a refusal for want of room
 /// is a 503 with `Retry-After` is for `api::error` to show.
 #[tokio::test]
@@ -36,22 +54,10 @@ async fn a_flood_on_a_stalled_database_is_refused_and_what_was_accepted_is_deliv
     let application = Reference::Id(ApplicationId::parse(&customer.id).expect("an id"));
     let tenant_id = TenantId(app.database.texts("select id::text from tenant").await[0].parse().expect("a uuid"));
     let subscribers = directory::find(&db, tenant_id, &application).await.expect("an application");
-    let new = |number: usize| NewMessage {
-        subscribers: subscribers.clone(),
-        application: application.clone(),
-        event_type: "x".into(),
-        event_id: Some(format!("event-{number}")),
-        channels: if number.is_multiple_of(50) { vec!["wanted".into()] } else { vec![] },
-        message_key: None,
-        payload: bytes::Bytes::from_static(b"{}"),
-        content_type: "application/json".into(),
-        payload_retention: None,
-        claim: None,
-    };
     let hold = app.database.hold_inserts("message").await;
     let publisher = committer.publisher.clone();
     let publish = |number: usize| {
-        let (publisher, new) = (publisher.clone(), Arc::new(new(number)));
+        let (publisher, new) = (publisher.clone(), Arc::new(new(&subscribers, &application, number)));
         async move { (number, publisher.publish(&new).await) }
     };
     let mut flood = JoinSet::new();

@@ -65,6 +65,7 @@ fn arguments(ids: &Ids) -> BTreeMap<&'static str, String> {
         ("p_payload", each("'{}'::bytea")),
         ("p_content_type", each("'application/json'::text")),
         ("p_payload_seconds", each("case when i % 2 = 0 then 3600 end::float8")),
+        ("p_particulars", each("case when i % 2 = 0 then '{\"query\": \"a=1\"}' end::text")),
         ("p_k", each("gen_random_uuid()")),
         ("p_fingerprint", each("gen_random_uuid()")),
         ("p_ttl", each("86460::float8")),

@@ -130,6 +130,8 @@ id! {
     EndpointId = "ep";
     /// A kind of event that a tenant publishes.
     EventTypeId = "evtype";
+    /// What else must hold for a message of one type, of one subscription.
+    FilterId = "flt";
     /// What was published.
     MessageId = "msg";
     /// An inbound URL with a verifier.

@@ -1,9 +1,11 @@
 //! What a tenant publishes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::id::{ApplicationId, MessageId, TenantId};
+use crate::id::{ApplicationId, EndpointId, MessageId, SourceId, TenantId};
 
 /// The most channels that one message may name.
 pub const MAX_MESSAGE_CHANNELS: usize = 5;
@@ -37,8 +39,34 @@ pub struct Message {
     pub released_at: Option<DateTime<Utc>>,
     /// This duplicate carries another payload than the first.
     pub payload_mismatch: bool,
+    /// What is special about it; absent for most.
+    pub particulars: Option<Arc<Particulars>>,
     /// When it was accepted.
     pub created_at: DateTime<Utc>,
+}
+
+/// What only some messages have. Headers and query are content: they go with the payload, once that is expunged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Particulars {
+    /// The source that it came by.
+    pub source: Option<SourceId>,
+    /// The one endpoint that may get it, if it wants it.
+    pub only: Option<EndpointId>,
+    /// Headers that go on with each copy, a name as often as it came.
+    pub headers: Vec<(String, String)>,
+    /// The query of the request that it came with, as it was written. Filters look into it; it does not go on.
+    pub query: Option<String>,
+    /// The path of that request, with its first slash.
+    pub path: Option<String>,
+}
+
+impl Particulars {
+    /// How many bytes of text they are.
+    pub fn bytes(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        headers + length(&self.query) + length(&self.path)
+    }
 }
 
 impl Message {

@@ -11,6 +11,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use thiserror::Error;
 
+use crate::mac::SharedSecret;
+
 /// The fewest bytes of a symmetric secret (Standard Webhooks: 24).
 const MIN_KEY: usize = 24;
 /// The most bytes of a symmetric secret that the SDK contract's pattern admits.
@@ -53,10 +55,34 @@ impl Secret {
         Ok(Self { key: Key::Asymmetric(Box::new(key)) })
     }
 
+    /// Reads back what [`Secret::expose`] wrote. A symmetric secret may have any length then: others than we choose them by other rules.
+    pub fn stored(text: &str) -> Result<Self, InvalidSecret> {
+        match text.strip_prefix("whsec_") {
+            Some(encoded) => BASE64_STANDARD.decode(encoded).map(Self::symmetric).map_err(|_| InvalidSecret),
+            None => Self::parse(text),
+        }
+    }
+
     /// A symmetric secret of these bytes; 24 random ones make a good secret.
     pub fn symmetric(bytes: Vec<u8>) -> Self {
         let keyed = Box::new(Hmac::new_from_slice(&bytes).expect("HMAC takes a key of any length"));
         Self { key: Key::Symmetric { bytes, keyed } }
+    }
+
+    /// The bytes of a symmetric secret, to be used as others use theirs.
+    pub fn shared(&self) -> Option<SharedSecret> {
+        match &self.key {
+            Key::Symmetric { bytes, .. } => Some(SharedSecret::new(bytes.clone())),
+            Key::Asymmetric(_) => None,
+        }
+    }
+
+    /// A symmetric secret that is some text, as that text.
+    pub fn text(&self) -> Option<&str> {
+        match &self.key {
+            Key::Symmetric { bytes, .. } => std::str::from_utf8(bytes).ok(),
+            Key::Asymmetric(_) => None,
+        }
     }
 
     /// The text that [`Secret::parse`] reads: for storage, sealed.
@@ -155,5 +181,21 @@ mod tests {
         for bad in ["", "secret", "whsec_", "whsec_AAAA", "whsec_?", "whsk_AAAA"] {
             assert!(Secret::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_text_of_any_length_is_a_secret_and_both_signatures_use_its_bytes() {
+        use crate::convoy_signature::{Version, simple};
+
+        for text in ["a", "s3cret", "ein Geheimnis mit Umlauten: äöü", &"long".repeat(100)] {
+            let stored = Secret::stored(&Secret::symmetric(text.into()).expose()).expect("what was stored");
+            assert_eq!(stored.text(), Some(text));
+            let standard = signature_header(std::slice::from_ref(&stored), "msg_1", 1, b"{}");
+            let mac = Hmac::<Sha256>::new_from_slice(text.as_bytes()).expect("any length").chain_update(b"msg_1.1.{}").finalize();
+            assert_eq!(standard, format!("v1,{}", BASE64_STANDARD.encode(mac.into_bytes())));
+            let shared = stored.shared().expect("a shared secret");
+            assert_eq!(simple(&[Version::default()], &[shared], b"{}"), simple(&[Version::default()], &[SharedSecret::new(text)], b"{}"));
+        }
+        assert!(Secret::stored("whsec_?").is_err() && Secret::stored("text").is_err());
     }
 }

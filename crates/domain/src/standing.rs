@@ -2,14 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::{
-    delivery::Outcome,
-    endpoint::Endpoint,
-    filter::{Filter, Payload},
-    health::State,
-    id::AttemptId,
-    message::Message,
-};
+use crate::{delivery::Outcome, endpoint::Endpoint, health::State, id::AttemptId, message::Message, offer::Offer};
 
 /// What is known of a message and an endpoint at one moment.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +101,10 @@ pub enum LeftOut {
     Younger,
     /// The endpoint is disabled.
     Disabled,
+    /// The message was published for another endpoint alone.
+    Elsewhere,
+    /// It has no subscription that the message could come by.
+    Subscription,
     /// It asks for other event types.
     EventType,
     /// It asks for other channels.
@@ -128,7 +125,7 @@ impl Standing {
             (Some(Outcome::Canceled), None) => Self::Canceled,
             (Some(Outcome::Discarded), None) => Self::Discarded,
             (Some(Outcome::Failed | Outcome::Unknown), None) => Self::Failed,
-            (None, None) => match LeftOut::of(message, endpoint) {
+            (None, None) => match LeftOut::of(message, endpoint, now) {
                 LeftOut::Changed if facts.is_to_come => Self::Due,
                 why => Self::LeftOut(why),
             },
@@ -151,19 +148,25 @@ impl Standing {
 }
 
 impl LeftOut {
-    fn of(message: &Message, endpoint: &Endpoint) -> Self {
-        let Filter { event_types, .. } = &endpoint.filter;
+    fn of(message: &Message, endpoint: &Endpoint, now: DateTime<Utc>) -> Self {
+        let filter = &endpoint.filter;
+        let offer = Offer::new(&message.event_type, &message.channels).of(message.payload.as_deref().unwrap_or_default());
+        let offer = offer.with(message.particulars.as_deref()).asked_at(now);
         if message.is_duplicate() && message.released_at.is_none() {
             Self::Duplicate
         } else if endpoint.created_at > message.created_at {
             Self::Younger
         } else if endpoint.is_disabled {
             Self::Disabled
-        } else if event_types.as_ref().is_some_and(|wanted| !wanted.contains(&message.event_type)) {
+        } else if offer.is_for_another_than(endpoint.id) {
+            Self::Elsewhere
+        } else if !filter.wants_source(&offer) {
+            Self::Subscription
+        } else if !filter.wants_type(&offer) {
             Self::EventType
-        } else if !endpoint.filter.wants_kind(&message.event_type, &message.channels) {
+        } else if !filter.wants_kind(&offer) {
             Self::Channel
-        } else if endpoint.filter.wants_content(&Payload::new(message.payload.as_deref().unwrap_or_default())) {
+        } else if filter.wants_content(&offer) {
             Self::Changed
         } else {
             Self::Content
@@ -177,7 +180,13 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{content_filter::ContentFilter, endpoint::EndpointUrl};
+    use crate::{
+        content_filter::ContentFilter,
+        endpoint::{EndpointUrl, Settings},
+        filter::Filter,
+        message::Particulars,
+        subscription::Wanted,
+    };
 
     fn message() -> Message {
         Message {
@@ -193,6 +202,7 @@ mod tests {
             duplicate_of: None,
             released_at: None,
             payload_mismatch: false,
+            particulars: None,
             created_at: at(0),
         }
     }
@@ -209,6 +219,7 @@ mod tests {
             throttle_rate: None,
             is_disabled: false,
             filter: Filter::default(),
+            settings: Settings::default(),
             metadata: crate::application::Metadata::new(),
             created_at: at(-60),
             updated_at: at(-60),
@@ -259,7 +270,8 @@ mod tests {
         let why = |message: &Message, endpoint: &Endpoint| Standing::of(&Facts::default(), message, endpoint, at(0));
         let asks = |event_types: Option<&str>, channels: Option<&str>| {
             let names = |name: Option<&str>| name.map(|name| vec![name.to_owned()]);
-            Endpoint { filter: Filter { event_types: names(event_types), channels: names(channels), content: None }, ..endpoint() }
+            let filter = Filter { event_types: names(event_types), channels: names(channels), ..Filter::default() };
+            Endpoint { filter, ..endpoint() }
         };
         let duplicate = Message { duplicate_of: Some(Uuid::nil().into()), ..message() };
         assert_eq!(why(&duplicate, &endpoint()), Standing::LeftOut(LeftOut::Duplicate));
@@ -275,5 +287,30 @@ mod tests {
         assert_eq!(why(&with(r#"{"n": 5}"#), &choosy), Standing::LeftOut(LeftOut::Changed));
         assert_eq!(why(&Message { payload: None, ..message() }, &choosy), Standing::LeftOut(LeftOut::Content));
         assert_eq!(why(&message(), &endpoint()), Standing::LeftOut(LeftOut::Changed));
+    }
+
+    #[test]
+    fn what_is_for_others_or_was_not_subscribed_says_so() {
+        let why = |particulars: Particulars, subscriptions: Option<Vec<Wanted>>| {
+            let message = Message { particulars: Some(particulars.into()), ..message() };
+            let endpoint = Endpoint { filter: Filter { subscriptions, ..Filter::default() }, ..endpoint() };
+            match Standing::of(&Facts::default(), &message, &endpoint, at(0)) {
+                Standing::LeftOut(why) => why,
+                other => panic!("{other:?}"),
+            }
+        };
+        let only = |number| Particulars { only: Some(Uuid::from_u128(number).into()), ..Particulars::default() };
+        assert_eq!(why(only(5), None), LeftOut::Elsewhere);
+        assert_eq!(why(only(0), None), LeftOut::Changed);
+        let by = Particulars { source: Some(Uuid::from_u128(1).into()), ..Particulars::default() };
+        let wanted = |source: u128, event_type: &str| {
+            let (filter, filters) = (None, Vec::new());
+            let source_id = Some(Uuid::from_u128(source).into());
+            Some(vec![Wanted { id: Uuid::nil().into(), source_id, event_types: vec![event_type.to_owned()], filter, filters }])
+        };
+        assert_eq!(why(by.clone(), Some(Vec::new())), LeftOut::Subscription);
+        assert_eq!(why(by.clone(), wanted(2, "*")), LeftOut::Subscription);
+        assert_eq!(why(by.clone(), wanted(1, "user.signup")), LeftOut::EventType);
+        assert_eq!(why(by, wanted(1, "*")), LeftOut::Changed);
     }
 }

@@ -22,7 +22,7 @@ create function claim_v1(
   p_quota integer, p_tenant uuid[], p_tenant_taken integer[], p_from uuid, p_only uuid[], p_slack_seconds float8
 ) returns table (
   message_id uuid, endpoint_id uuid, run integer, tenant_id uuid, application_id uuid, trigger smallint, attempts smallint,
-  version bigint, payload bytea, content_type text, message_key text, released_at timestamptz, gate smallint,
+  version bigint, payload bytea, content_type text, particulars jsonb, message_key text, released_at timestamptz, gate smallint,
   resume_at uuid, crowded uuid[], crowded_tenants uuid[], throttled uuid[], tokens_in float8, rescued integer, given_up integer,
   lost_of uuid[], lost_tenants uuid[], lost integer[]
 ) language plpgsql volatile as $$
@@ -202,14 +202,14 @@ begin
         from ended d left join lateral (select e.url from endpoint e where e.id = d.endpoint_id offset 0) e on true
   )
   select l.message_id, l.endpoint_id, l.run, l.tenant_id, l.application_id, l.trigger, l.attempts, coalesce(a.version, 0),
-      case when m.payload_expires_at <= now() then null else m.payload end, m.content_type,
+      case when m.payload_expires_at <= now() then null else m.payload end, m.content_type, m.particulars,
       case when m.duplicate_of is null then m.message_key end, m.released_at,
       case when l.endpoint_id = any (v_probes) then 1 when l.endpoint_id = any (v_recovering) then 2 else 0 end::smallint,
       null::uuid, null::uuid[], null::uuid[], null::uuid[], null::float8, null::integer, null::integer, null::uuid[], null::uuid[], null::integer[]
     from leased l
       left join lateral (select m.* from message m where m.id = l.message_id offset 0) m on true
       left join lateral (select a.version from application a where a.id = l.application_id offset 0) a on true;
-  return query select null::uuid, null::uuid, null::integer, null::uuid, null::uuid, null::smallint, null::smallint, null::bigint, null::bytea, null::text, null::text,
+  return query select null::uuid, null::uuid, null::integer, null::uuid, null::uuid, null::smallint, null::smallint, null::bigint, null::bytea, null::text, null::jsonb, null::text,
     null::timestamptz, null::smallint, v_resume_at, v_crowded, v_crowded_tenants, v_throttled,
     case when v_token_at is not null then greatest(extract(epoch from v_token_at - now()), 0)::float8 end, v_rescued, v_given_up, v_lost_of, v_lost_tenants, v_lost;
 end

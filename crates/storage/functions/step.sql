@@ -6,7 +6,7 @@
 --
 -- f_…: finished sends, each recorded only under its live lease: a late result changes nothing. kind: 0 finished, 1 to be tried again after
 -- f_delay seconds, 2 handed back unsent; f_event: empty, or for each what is to be told of it, null: nothing. p_…: new messages
--- (p_payload_seconds: for how long the payload is kept, null: as long as its message); a_…: the versions of the applications whose
+-- (p_payload_seconds: for how long the payload is kept, null: as long as its message; p_particulars: empty if none has any); a_…: the versions of the applications whose
 -- endpoints were used; d_…: what the messages owe; t_…: the messages that owe too much to be written at once, each of which gets a
 -- fan-out instead. Returns a row for each message that was not simply executed:
 --   1 key busy · 2 event id busy · 3 message key busy · 4 replay · 5 mismatch · 6 event id taken · 7 stale endpoints
@@ -23,7 +23,7 @@
 -- Arrays become rows in the target list of a subquery: `from unnest(...)` copies every one of them first.
 create function step_v1(
   p_id uuid[], p_tenant uuid[], p_application uuid[], p_event_type text[], p_event_id text[], p_channels text[],
-  p_message_key text[], p_payload bytea[], p_content_type text[], p_payload_seconds float8[],
+  p_message_key text[], p_payload bytea[], p_content_type text[], p_payload_seconds float8[], p_particulars text[],
   p_k uuid[], p_fingerprint uuid[], p_ttl float8[], p_saves_conflict boolean[],
   p_uid_hash uuid[], p_key_hash uuid[], p_digest uuid[],
   p_lock bigint[], p_uid_lock bigint[], p_key_lock bigint[],
@@ -182,13 +182,14 @@ begin
   end if;
 
   insert into message (id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, payload_mismatch, payload, content_type,
-      payload_expires_at)
+      payload_expires_at, particulars)
     select t.id, t.tenant, t.application, t.event_type, t.event_id, t.channels::text[], t.message_key,
         case when v_state[t.n] = 8 then v_ref[t.n] end, v_state[t.n] = 8 and v_mismatch[t.n], t.payload, t.content_type,
-        now() + make_interval(secs => t.payload_seconds)
+        now() + make_interval(secs => t.payload_seconds), t.particulars::jsonb
       from (select generate_subscripts(p_id, 1) as n, unnest(p_id) as id, unnest(p_tenant) as tenant, unnest(p_application) as application,
         unnest(p_event_type) as event_type, unnest(p_event_id) as event_id, unnest(p_channels) as channels, unnest(p_message_key) as message_key,
-        unnest(p_payload) as payload, unnest(p_content_type) as content_type, unnest(p_payload_seconds) as payload_seconds) t
+        unnest(p_payload) as payload, unnest(p_content_type) as content_type, unnest(p_payload_seconds) as payload_seconds,
+        unnest(p_particulars) as particulars) t
       where v_state[t.n] in (0, 8);
   if v_has_uids then
     insert into event_uid (scope_hash, tenant_id, message_id)

@@ -17,6 +17,7 @@ use domain::{
     delivery::{self, Exchange, Next, Outcome, Silence, Trigger},
     egress_policy::EgressPolicy,
     id::EndpointId,
+    project::Rules,
     retry::RetrySchedule,
 };
 use storage::{
@@ -38,6 +39,7 @@ use crate::{
     lanes::{Lanes, Place},
     request::{Preparations, SignatureHeaders, Webhook},
     stopped,
+    terms::Terms,
     way_out::WayOut,
 };
 
@@ -98,8 +100,9 @@ impl Dispatcher {
         if !self.is_our_turn(&mut place, in_hand.job()).await || self.health.holds(in_hand.job()) {
             return in_hand.hand_back();
         }
-        let Some(subscribers) = self.look_up(in_hand.job()).await else { return in_hand.hand_back() };
-        let Some(target) = subscribers.target(in_hand.job().endpoint_id) else {
+        let Some(Found(subscribers)) = self.look_up(in_hand.job()).await else { return in_hand.hand_back() };
+        let found = subscribers.as_ref().and_then(|subscribers| Some((subscribers, subscribers.target(in_hand.job().endpoint_id)?)));
+        let Some((subscribers, target)) = found else {
             in_hand.job().is_to_nobody();
             return in_hand.end(Outcome::Canceled, "canceled: the endpoint has been deleted");
         };
@@ -118,7 +121,9 @@ impl Dispatcher {
         if *self.is_stopping.borrow() {
             return in_hand.hand_back();
         }
-        let Some(exchange) = self.send(in_hand.job(), target, payload).await else {
+        let rules = &subscribers.project;
+        let terms = Terms::of(&target.endpoint.settings, rules, self.request_timeout, &self.schedule);
+        let Some(exchange) = self.send(in_hand.job(), target, rules, &terms, payload).await else {
             self.hold(in_hand.job().endpoint_id);
             return in_hand.hand_back();
         };
@@ -127,7 +132,7 @@ impl Dispatcher {
         } else if self.health.note(in_hand.job(), exchange.is_success()) {
             self.hold(in_hand.job().endpoint_id);
         }
-        in_hand.finish(exchange);
+        in_hand.finish(exchange, &terms.schedule);
     }
 
     /// An endpoint whose secrets we cannot open is not sent to, least of all unsigned. It is said once.
@@ -190,31 +195,26 @@ impl Dispatcher {
     }
 
     /// What the receiver did; `None`, if it was not called by our own fault.
-    async fn send(&self, job: &Job, target: &Arc<Target>, payload: Bytes) -> Option<Exchange> {
+    async fn send(&self, job: &Job, target: &Arc<Target>, rules: &Rules, terms: &Terms<'_>, payload: Bytes) -> Option<Exchange> {
         let now = self.db.now();
         let webhook = Webhook {
             message_id: job.message_id,
             number: job.number,
-            redelivery_until: self.redelivery_until(job, now),
+            redelivery_until: redelivery_until(job, terms, now),
             payload,
             content_type: &job.content_type,
+            headers: job.particulars.as_ref().map_or(&[], |particulars| &particulars.headers),
             delivery_key: &job.delivery_key,
         };
-        let prepared = match self.preparations.of(target) {
+        let prepared = match self.preparations.of(target, rules) {
             Ok(prepared) => prepared,
             Err(uncallable) => return Some(no_response(uncallable.to_string(), Duration::ZERO)),
         };
         let sending = self.db.metrics().sending();
-        let sent = self.egress.send(|sending| prepared.request(&webhook, target, now, self.signature_headers, sending)).await;
+        let sent =
+            self.egress.send(terms.timeout, |sending| prepared.request(&webhook, target, now, self.signature_headers, sending)).await;
         drop(sending);
         self.way_out.judge(job, sent, &self.egress)
-    }
-
-    /// When the last automatic attempt ends at the latest, if this one begins now and all fail; nothing is repeated of a resend.
-    fn redelivery_until(&self, job: &Job, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let number = u32::try_from(job.number).unwrap_or(0);
-        let left = (job.trigger == Trigger::Scheduled).then(|| self.schedule.longest_from(number, self.request_timeout))?;
-        now.checked_add_signed(TimeDelta::from_std(left).ok()?)
     }
 
     /// Switches an endpoint off whose receiver answered 410. The attempt is recorded after that, so that whoever sees it finds
@@ -239,10 +239,11 @@ impl Dispatcher {
 /// What a look-up brought; nothing, if the application is gone.
 struct Found(Option<Arc<Subscribers>>);
 
-impl Found {
-    fn target(&self, endpoint_id: EndpointId) -> Option<&Arc<Target>> {
-        self.0.as_ref()?.target(endpoint_id)
-    }
+/// When the last automatic attempt ends at the latest, if this one begins now and all fail; nothing is repeated of a resend.
+fn redelivery_until(job: &Job, terms: &Terms<'_>, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let number = u32::try_from(job.number).unwrap_or(0);
+    let left = (job.trigger == Trigger::Scheduled).then(|| terms.schedule.longest_from(number, terms.timeout))?;
+    now.checked_add_signed(TimeDelta::from_std(left).ok()?)
 }
 
 fn no_response(why: impl Into<Bytes>, duration: Duration) -> Exchange {
@@ -297,13 +298,13 @@ impl<'a> InHand<'a> {
     }
 
     /// Records what a receiver did, and decides what follows.
-    fn finish(mut self, exchange: Exchange) {
-        self.decide(exchange);
+    fn finish(mut self, exchange: Exchange, schedule: &RetrySchedule) {
+        self.decide(exchange, schedule);
     }
 
-    fn decide(&mut self, exchange: Exchange) {
+    fn decide(&mut self, exchange: Exchange, schedule: &RetrySchedule) {
         let Some(job) = &self.job else { return };
-        let (outcome, next) = delivery::after(&exchange, job.trigger, job.number, &self.dispatcher.schedule, rand::random());
+        let (outcome, next) = delivery::after(&exchange, job.trigger, job.number, schedule, rand::random());
         self.record(exchange, outcome, next);
     }
 

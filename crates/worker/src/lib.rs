@@ -7,6 +7,7 @@
 //! [`queue`] the apalis runtime that runs one task per delivery · [`claimer`] fetches what nobody handed over: retries,
 //! overflow, the rows of dead nodes · [`health`] tells the other nodes which endpoints fail, and hears it from them ·
 //! [`own_events`] publishes what tenants are to hear of their own things ·
+//! [`terms`] by what the deliveries to an endpoint go ·
 //! [`tasks`] does long work step by step · [`upkeep`] makes and drops partitions by the hour.
 //!
 //! What a receiver did is a value and never an `Err`; an `Err` in here means that our own infrastructure failed, and then a
@@ -21,6 +22,7 @@ mod own_events;
 mod queue;
 mod request;
 mod tasks;
+mod terms;
 mod upkeep;
 mod way_out;
 

@@ -67,6 +67,10 @@ pub(crate) enum DeliveryLeftOut {
     Younger,
     /// The endpoint is disabled.
     Disabled,
+    /// The message was published for another endpoint alone.
+    Elsewhere,
+    /// The endpoint has no subscription that the message could come by.
+    Subscription,
     /// The endpoint asks for other event types.
     EventType,
     /// The endpoint asks for other channels.
@@ -147,6 +151,8 @@ impl From<LeftOut> for DeliveryLeftOut {
             LeftOut::Duplicate => Self::Duplicate,
             LeftOut::Younger => Self::Younger,
             LeftOut::Disabled => Self::Disabled,
+            LeftOut::Elsewhere => Self::Elsewhere,
+            LeftOut::Subscription => Self::Subscription,
             LeftOut::EventType => Self::EventType,
             LeftOut::Channel => Self::Channel,
             LeftOut::Content => Self::Content,
@@ -223,6 +229,8 @@ fn why_left_out(why: LeftOut) -> &'static str {
         LeftOut::Duplicate => "the message is a duplicate, and was not released",
         LeftOut::Younger => "the endpoint is younger than the message",
         LeftOut::Disabled => "the endpoint is disabled",
+        LeftOut::Elsewhere => "the message was published for another endpoint alone",
+        LeftOut::Subscription => "the endpoint has no subscription that the message could come by",
         LeftOut::EventType => "the endpoint asks for other event types",
         LeftOut::Channel => "the endpoint asks for other channels",
         LeftOut::Content => "the endpoint asks for other payloads",

@@ -87,6 +87,8 @@ fn code(error: &ApiError) -> &'static str {
         ApiError::Conflict(Conflict::NotADuplicate) => "not_a_duplicate",
         ApiError::Conflict(Conflict::AlreadyReleased) => "already_released",
         ApiError::Conflict(Conflict::Expunged) => "missing_payload",
+        ApiError::Conflict(Conflict::Subscribed) => "endpoint_subscribed",
+        ApiError::Conflict(Conflict::FilterOfType) => "filter_exists",
         ApiError::Conflict(Conflict::Disabled) => "endpoint_disabled",
         ApiError::Conflict(_) => "conflict",
         ApiError::LimitReached(_) => "limit_reached",

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use storage::{
     Conflict,
-    committer::{NewMessage, Published},
+    committer::{KeyScope, NewMessage, Published},
     idempotency::Answered,
     messages::{self, Expunge, Filter},
     queue::Release,
@@ -264,8 +264,10 @@ async fn publish(call: &Call) -> ApiResult<Outcome> {
             event_id: new.event_id.map(|id| id.0.to_string()),
             channels: new.channels.map(|channels| channels.0).unwrap_or_default(),
             message_key: new.message_key.map(|key| key.0),
+            key_scope: KeyScope::Application,
             payload,
             content_type: MEDIA_TYPE.to_owned(),
+            particulars: None,
             payload_retention,
         })
     };
@@ -374,6 +376,7 @@ mod tests {
             duplicate_of: None,
             released_at: None,
             payload_mismatch: false,
+            particulars: None,
             created_at: DateTime::UNIX_EPOCH,
         };
         let json = |message: &Message, with_content| serde_json::to_string(&MessageOut::new(message, with_content)).expect("JSON");

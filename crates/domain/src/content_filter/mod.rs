@@ -113,6 +113,13 @@ impl ContentFilter {
         Self(Arc::new(Inner { written, ready: OnceLock::new() }))
     }
 
+    /// Becomes one with a filter that asks for the same: what has been made ready of it need not be made again.
+    pub fn keep(&mut self, known: &Self) {
+        if self == known {
+            *self = known.clone();
+        }
+    }
+
     /// The document.
     pub fn written(&self) -> &Value {
         &self.0.written

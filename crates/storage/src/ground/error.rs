@@ -86,6 +86,12 @@ pub enum Conflict {
     /// The message's content is gone, so there is nothing to send.
     #[error("the content of this message has been removed, so it cannot be sent again")]
     Expunged,
+    /// An endpoint has one subscription, unless its project says otherwise.
+    #[error("this endpoint has a subscription already: change that one, or let endpoints of the project have several")]
+    Subscribed,
+    /// A subscription has one filter of each event type.
+    #[error("this subscription has a filter of this event type already: change that one")]
+    FilterOfType,
     /// A disabled endpoint gets nothing.
     #[error("this endpoint is disabled: enable it before resending to it")]
     Disabled,

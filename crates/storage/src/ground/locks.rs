@@ -22,6 +22,8 @@ pub(crate) const SWEEP_LOCK: i32 = 0x64_72_6f_70;
 pub(crate) const EVENT_ID: &str = "event_id";
 /// The name-space of message keys on routes that name an application, in [`domain::idempotency::scope_hash`].
 pub(crate) const MESSAGE_KEY: &str = "message_key";
+/// The name-space of message keys that are a tenant's, in [`domain::idempotency::scope_hash`].
+pub(crate) const MESSAGE_KEY_OF_TENANT: &str = "message_key_of_tenant";
 
 /// The advisory lock of a name: its last 56 bits under a name-space of 8, so that keys, event ids and message keys do not
 /// meet. (The first bits of a key's scope are the same in all operations.) Two names that share 56 bits cost each other a busy

@@ -13,7 +13,7 @@ use domain::{
 use crate::{
     Database, Db, Error, Result,
     applications::{self, Reference},
-    endpoints, policies,
+    endpoints, policies, project_rules,
     sealed_parts::{self, SecretRow},
 };
 
@@ -85,13 +85,14 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
     // After the version: endpoints that are newer than it are found stale later, never the other way round.
     let (rows, secret_rows) = endpoints::all(&mut connection, application.id).await?;
     let policy = policies::of(db, &mut connection, tenant_id).await?;
+    let project = project_rules::of(&mut connection, tenant_id).await?;
     let tenant = db.node.tenants.find_subject(&mut connection, tenant_id).await?;
     let mut targets = targets(db, rows, secret_rows);
     if let Some(known) = db.node.subscribers.get(application.id) {
         keep_filters(&mut targets, &known);
     }
     let targets = targets.into_iter().map(Arc::new).collect();
-    let subscribers = Arc::new(Subscribers { application, targets, policy, tenant });
+    let subscribers = Arc::new(Subscribers { application, targets, policy, project, tenant });
     db.node.subscribers.insert(&subscribers);
     Ok(subscribers)
 }
@@ -118,12 +119,11 @@ fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>
 
 /// Takes over filters that are as they were: they have been made ready, which takes longer than anything else here.
 fn keep_filters(targets: &mut [Target], known: &Subscribers) {
-    let known = known.targets.iter().filter_map(|target| Some((target.endpoint.id, target.endpoint.filter.content.as_ref()?)));
-    let known: HashMap<_, _> = known.collect();
-    for target in targets {
-        let filter = &mut target.endpoint.filter.content;
-        if let Some(same) = known.get(&target.endpoint.id).filter(|known| filter.as_ref() == Some(**known)) {
-            *filter = Some((*same).clone());
+    let known = known.targets.iter().map(|target| (target.endpoint.id, &target.endpoint.filter));
+    let known: HashMap<_, _> = known.filter(|(_, filter)| filter.content_filters().next().is_some()).collect();
+    for target in targets.iter_mut().filter(|_| !known.is_empty()) {
+        if let Some(known) = known.get(&target.endpoint.id) {
+            target.endpoint.filter.keep(known);
         }
     }
 }

@@ -13,6 +13,7 @@ use domain::{
     delivery::Trigger,
     endpoint::Endpoint,
     id::{ApplicationId, EndpointId, MessageId, TenantId},
+    message::Particulars,
 };
 use parking_lot::Mutex;
 use sqlx::types::Uuid;
@@ -58,6 +59,8 @@ pub struct Job {
     pub payload: Option<Bytes>,
     /// What they are.
     pub content_type: String,
+    /// What is special about it.
+    pub particulars: Option<Arc<Particulars>>,
     /// What `X-Convoy-Idempotency-Key` says.
     pub delivery_key: String,
     /// When its message was accepted, or, of a duplicate, released.
@@ -411,7 +414,11 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use domain::{application::Metadata, endpoint::EndpointUrl, filter::Filter};
+    use domain::{
+        application::Metadata,
+        endpoint::{EndpointUrl, Settings},
+        filter::Filter,
+    };
 
     use super::*;
 
@@ -427,6 +434,7 @@ mod tests {
             throttle_rate: None,
             is_disabled: false,
             filter: Filter::default(),
+            settings: Settings::default(),
             metadata: Metadata::default(),
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,

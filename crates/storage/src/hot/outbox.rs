@@ -19,7 +19,7 @@ use sqlx::types::Uuid;
 use crate::{
     Db, Error, Result,
     applications::Reference,
-    committer::{NewMessage, Publisher},
+    committer::{KeyScope, NewMessage, Publisher},
     directory::{self, Subscribers},
 };
 
@@ -196,8 +196,10 @@ impl Outbox {
             event_id: Some(row.id.to_string()),
             channels: Vec::new(),
             message_key: None,
+            key_scope: KeyScope::Application,
             payload,
             content_type: "application/json".into(),
+            particulars: None,
             payload_retention: None,
             claim: None,
         }

@@ -9,13 +9,14 @@ use domain::{
     id::{EndpointId, Id, MessageId, TenantId},
     statistics::End,
 };
-use sqlx::types::Uuid;
+use serde_json::Value;
+use sqlx::types::{Json, Uuid};
 
 use crate::{
     Db, Error, Result, cancel,
     connection::Connection,
     hand_off::{Crowded, HandOff, Job, Room, Way},
-    partitions,
+    particulars, partitions,
     session::Session,
     workers::Beat,
 };
@@ -166,7 +167,7 @@ impl Claimer {
         let (lease, lease_ends) = (Uuid::from_u128(rand::random()), Instant::now() + self.lease);
         let rows = sqlx::query_as!(
             Claimed,
-            r#"select message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, version, payload, content_type, message_key, released_at, gate,
+            r#"select message_id, endpoint_id, run, tenant_id, application_id, trigger, attempts, version, payload, content_type, particulars as "particulars: Json<Value>", message_key, released_at, gate,
                       resume_at, crowded, crowded_tenants, throttled, tokens_in, rescued, given_up, lost_of, lost_tenants, lost
                  from claim_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"#,
             lease,
@@ -210,6 +211,7 @@ struct Claimed {
     version: Option<i64>,
     payload: Option<Vec<u8>>,
     content_type: Option<String>,
+    particulars: Option<Json<Value>>,
     message_key: Option<String>,
     released_at: Option<DateTime<Utc>>,
     gate: Option<i16>,
@@ -266,6 +268,7 @@ impl Claimed {
             lease_ends,
             payload: self.payload.map(Into::into),
             content_type: self.content_type.unwrap_or_default(),
+            particulars: particulars::read(self.particulars),
             delivery_key: self.message_key.unwrap_or_else(|| message_id.public()),
             owed_since: self.released_at.unwrap_or_else(|| message_id.created_at()),
             slot: Some(hand_off.claimed(tenant_id, endpoint_id, bytes, way)),

@@ -6,9 +6,9 @@ use chrono::{DateTime, Utc};
 use domain::{
     application::Application,
     endpoint::{Endpoint, Headers},
-    filter::Payload,
     id::{ApplicationId, EndpointId, TenantId},
     idempotency::Policy,
+    project::Rules,
     signing::Secret,
 };
 use parking_lot::RwLock;
@@ -24,6 +24,8 @@ pub struct Subscribers {
     pub targets: Vec<Arc<Target>>,
     /// How its tenant wants idempotency keys treated.
     pub policy: Policy,
+    /// How its tenant wants webhooks made.
+    pub project: Arc<Rules>,
     /// What its tenant is called: the subject of its tokens.
     pub tenant: Arc<str>,
 }
@@ -51,11 +53,6 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether it is owed a message like this one.
-    pub(crate) fn wants(&self, event_type: &str, channels: &[String], payload: &Payload<'_>) -> bool {
-        !self.endpoint.is_disabled && self.endpoint.filter.wants(event_type, channels, payload)
-    }
-
     /// The secrets that sign at `now`, the current one first.
     pub fn live_secrets(&self, now: DateTime<Utc>) -> Vec<Secret> {
         self.secrets.iter().filter(|(_, until)| until.is_none_or(|until| until > now)).map(|(secret, _)| secret.clone()).collect()

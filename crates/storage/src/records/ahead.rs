@@ -5,7 +5,11 @@
 
 use std::time::Duration;
 
-use domain::health::LONGEST_COOL_DOWN;
+use domain::{
+    health::LONGEST_COOL_DOWN,
+    retry::RetrySchedule,
+    retry_strategy::{LONGEST_DOUBLED, LONGEST_INTERVAL},
+};
 use sqlx::types::Uuid;
 
 use crate::{
@@ -24,9 +28,9 @@ pub async fn clock_is_set_back(db: &Database) {
 }
 
 /// Brings back the times that can only come from a clock that was ahead: those of deliveries that are leased for longer than `lease`,
-/// or sleep for longer than `longest_wait`, of gates and throttles, and of saved outcomes. There are none as long as the clock goes on.
+/// or sleep for longer than `longest_wait` and than anybody has asked for, of gates and throttles, and of saved outcomes. There are none as long as the clock goes on.
 pub async fn bring_back(db: &Database, lease: Duration, longest_wait: Duration) -> Result<()> {
-    let mut moved = 0;
+    let (mut moved, longest_wait) = (0, longest_wait.max(longest_asked_for(db).await?));
     loop {
         let step = due(db, lease).await? + asleep(db, longest_wait).await? + gates(db, lease).await? + outcomes(db).await?;
         if step == 0 {
@@ -39,6 +43,20 @@ pub async fn bring_back(db: &Database, lease: Duration, longest_wait: Duration) 
         db.wake();
     }
     Ok(())
+}
+
+/// The longest that a delivery may sleep by the retry strategy of an endpoint or a project; nothing, if there is none.
+async fn longest_asked_for(db: &Database) -> Result<Duration> {
+    let seconds = sqlx::query_scalar!(
+        "select max(case when jsonb_typeof(strategy -> 'duration') = 'number' then (strategy ->> 'duration')::float8 else 0 end)
+           from (select settings -> 'retry' as strategy from endpoint where settings is not null and deleted_at is null
+                 union all select config -> 'strategy' from project) asked
+          where jsonb_typeof(strategy) = 'object'"
+    )
+    .fetch_one(db.pool())
+    .await?;
+    let interval = seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default().min(LONGEST_INTERVAL));
+    Ok(interval.map(|interval| RetrySchedule(vec![interval.max(LONGEST_DOUBLED)]).longest_wait()).unwrap_or_default())
 }
 
 /// What is due or leased: at once, or when a lease that begins now has run out. Endpoint by endpoint, since their rows are in order.

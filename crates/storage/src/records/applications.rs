@@ -15,7 +15,7 @@ use crate::{
     error::on_constraint,
     page::{Page, PageRequest},
     reference::GOES,
-    sealed_parts,
+    sealed_parts, wanted,
 };
 
 pub use crate::reference::{Made, Reference};
@@ -162,6 +162,7 @@ impl Effect for Delete {
         }
         sqlx::query!("delete from endpoint_rate where endpoint_id = any ($1)", &gone).execute(&mut *tx).await?;
         sqlx::query!("update endpoint set headers = null where id = any ($1)", &gone).execute(&mut *tx).await?;
+        wanted::end(&mut *tx, self.tenant_id.into(), &gone).await?;
         sealed_parts::erase(tx, &gone).await
     }
 }
@@ -243,6 +244,19 @@ pub(crate) async fn lock(tx: &mut Connection, tenant_id: TenantId, application: 
 /// Makes every cached copy of the application's endpoints stale. The application must be locked.
 pub(crate) async fn bump(tx: &mut Connection, id: ApplicationId) -> Result<()> {
     sqlx::query!("update application set version = version + 1 where id = $1", Uuid::from(id)).execute(tx).await?;
+    Ok(())
+}
+
+/// Makes every cached copy of what holds for all applications of a tenant stale, at every node.
+pub(crate) async fn bump_all(tx: &mut Connection, tenant_id: TenantId) -> Result<()> {
+    // In the order of their ids, as everybody who locks several of them does.
+    sqlx::query!(
+        "update application set version = version + 1 from
+           (select id from application where tenant_id = $1 and deleted_at is null order by id for update) a where application.id = a.id",
+        Uuid::from(tenant_id)
+    )
+    .execute(tx)
+    .await?;
     Ok(())
 }
 

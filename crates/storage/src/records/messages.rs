@@ -7,7 +7,8 @@ use domain::{
     idempotency::scope_hash,
     message::Message,
 };
-use sqlx::types::Uuid;
+use serde_json::Value;
+use sqlx::types::{Json, Uuid};
 
 use crate::{
     Database, Error, Result,
@@ -16,6 +17,7 @@ use crate::{
     effect::Effect,
     locks::EVENT_ID,
     page::{Page, PageRequest},
+    particulars,
 };
 
 /// What a look-up that finds nothing says.
@@ -65,12 +67,13 @@ pub async fn list(
         ($order:tt) => {
             sqlx::query_as!(
                 Row,
-                "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
-                   case when payload_expires_at <= now() then null else payload end as payload, content_type
+                r#"select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
+                   case when payload_expires_at <= now() then null else payload end as payload, content_type,
+                   case when payload_expires_at <= now() then particulars - '{headers,query}'::text[] else particulars end as "particulars: Json<Value>"
                    from message where application_id = $1 and id >= $2 and id < $3
                     and ($5::text is null or $5 = any (channels))
                     and ($6::text[] is null or event_type = any ($6))
-                  order by id " + $order + " limit $4",
+                  order by id "# + $order + " limit $4",
                 Uuid::from(application_id),
                 first,
                 end,
@@ -101,7 +104,8 @@ async fn list_by_key(
         Row,
         r#"select id as "id!", tenant_id as "tenant_id!", application_id as "application_id!", event_type as "event_type!", event_id, channels,
                   message_key, duplicate_of, released_at, payload_mismatch as "payload_mismatch!",
-                  case when payload_expires_at <= now() then null else payload end as payload, content_type as "content_type!"
+                  case when payload_expires_at <= now() then null else payload end as payload, content_type as "content_type!",
+                  case when payload_expires_at <= now() then particulars - '{headers,query}'::text[] else particulars end as "particulars: Json<Value>"
              from messages_of_key_v1($1, $2, $3, $4, $5, $6, $7, $8)"#,
         Uuid::from(application_id),
         key,
@@ -142,9 +146,10 @@ pub(crate) async fn by_id(db: &Database, id: MessageId) -> Result<Option<Message
 pub(crate) async fn of_ids(connection: &mut Connection, tenant_id: TenantId, ids: &[Uuid]) -> Result<Vec<Message>> {
     let rows = sqlx::query_as!(
         Row,
-        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
-           case when payload_expires_at <= now() then null else payload end as payload, content_type
-           from message where id = any ($1) and tenant_id = $2",
+        r#"select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
+           case when payload_expires_at <= now() then null else payload end as payload, content_type,
+                   case when payload_expires_at <= now() then particulars - '{headers,query}'::text[] else particulars end as "particulars: Json<Value>"
+           from message where id = any ($1) and tenant_id = $2"#,
         ids,
         Uuid::from(tenant_id),
     )
@@ -157,9 +162,10 @@ pub(crate) async fn of_ids(connection: &mut Connection, tenant_id: TenantId, ids
 pub(crate) async fn find(connection: &mut Connection, id: MessageId) -> Result<Option<Message>> {
     let row = sqlx::query_as!(
         Row,
-        "select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
-           case when payload_expires_at <= now() then null else payload end as payload, content_type
-           from message where id = $1",
+        r#"select id, tenant_id, application_id, event_type, event_id, channels, message_key, duplicate_of, released_at, payload_mismatch,
+           case when payload_expires_at <= now() then null else payload end as payload, content_type,
+                   case when payload_expires_at <= now() then particulars - '{headers,query}'::text[] else particulars end as "particulars: Json<Value>"
+           from message where id = $1"#,
         Uuid::from(id),
     )
     .fetch_optional(connection)
@@ -167,7 +173,7 @@ pub(crate) async fn find(connection: &mut Connection, id: MessageId) -> Result<O
     Ok(row.map(Message::from))
 }
 
-/// Erases the payload of a message for good. The message stays, and so does what is recorded of its attempts.
+/// Erases the payload of a message for good, with the headers and the query that it came with. The message stays, and so does what is recorded of its attempts.
 #[derive(Clone, Debug)]
 pub struct Expunge {
     /// Whose.
@@ -185,7 +191,7 @@ impl Effect for Expunge {
         let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
         let id = resolve(&mut *tx, application_id, &self.message).await?;
         let erased = sqlx::query!(
-            "update message set payload = null, payload_expires_at = null where id = $1 and application_id = $2 and tenant_id = $3",
+            "update message set payload = null, payload_expires_at = null, particulars = particulars - '{headers,query}'::text[] where id = $1 and application_id = $2 and tenant_id = $3",
             Uuid::from(id),
             Uuid::from(application_id),
             Uuid::from(self.tenant_id),
@@ -202,7 +208,7 @@ pub async fn remove_expired_payloads(db: &Database) -> Result<()> {
     let mut connection = db.connect_apart("posthaste-upkeep").await?;
     loop {
         let removed = sqlx::query!(
-            "update message set payload = null, payload_expires_at = null where id = any (array(
+            "update message set payload = null, payload_expires_at = null, particulars = particulars - '{headers,query}'::text[] where id = any (array(
                select m.id from message m where m.payload_expires_at <= now() order by m.payload_expires_at limit $1))",
             REMOVED_AT_ONCE
         );
@@ -230,6 +236,7 @@ struct Row {
     payload_mismatch: bool,
     payload: Option<Vec<u8>>,
     content_type: String,
+    particulars: Option<Json<Value>>,
 }
 
 impl From<Row> for Message {
@@ -248,6 +255,7 @@ impl From<Row> for Message {
             duplicate_of: row.duplicate_of.map(MessageId::from),
             released_at: row.released_at,
             payload_mismatch: row.payload_mismatch,
+            particulars: particulars::read(row.particulars),
             created_at: id.created_at(),
         }
     }

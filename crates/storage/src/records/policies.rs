@@ -8,7 +8,7 @@ use domain::{
 };
 use sqlx::types::Uuid;
 
-use crate::{Database, Result, connection::Connection, effect::Effect};
+use crate::{Database, Result, applications, connection::Connection, effect::Effect};
 
 /// The names of [`Saves`] in the table.
 const SAVES: [(Saves, &str); 3] = [(Saves::Successes, "successes"), (Saves::Executed, "executed"), (Saves::All, "all")];
@@ -77,15 +77,7 @@ async fn write(tx: &mut Connection, tenant_id: TenantId, wanted: &Override) -> R
     )
     .execute(&mut *tx)
     .await?;
-    // In the order of their ids, as everybody who locks several of them does.
-    sqlx::query!(
-        "update application set version = version + 1 from
-           (select id from application where tenant_id = $1 and deleted_at is null order by id for update) a where application.id = a.id",
-        Uuid::from(tenant_id)
-    )
-    .execute(tx)
-    .await?;
-    Ok(())
+    applications::bump_all(tx, tenant_id).await
 }
 
 async fn read(connection: &mut Connection, tenant_id: TenantId) -> Result<Override> {

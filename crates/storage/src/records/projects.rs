@@ -53,14 +53,8 @@ impl Effect for Update {
     async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Project> {
         let Self { tenant_id, change } = self;
         ensure(db, &mut *tx, tenant_id).await?;
-        // In the order of their ids, as everybody who locks several of them does; and before the row, as whoever makes an endpoint does.
-        sqlx::query!(
-            "update application set version = version + 1 from
-               (select id from application where tenant_id = $1 and deleted_at is null order by id for update) a where application.id = a.id",
-            Uuid::from(tenant_id)
-        )
-        .execute(&mut *tx)
-        .await?;
+        // Before the row, as whoever makes an endpoint does.
+        applications::bump_all(&mut *tx, tenant_id).await?;
         if let Some(kind) = change.kind {
             check_kind(&mut *tx, tenant_id, kind).await?;
         }

@@ -1,9 +1,9 @@
 //! What is owed because somebody asked: a message sent again, a duplicate released.
 
 use domain::{
-    filter::{Filter, Payload},
     id::{ApplicationId, EndpointId, MessageId, TenantId},
     message::Message,
+    offer::Offer,
 };
 use serde_json::Value;
 use sqlx::types::{Json, Uuid};
@@ -148,7 +148,7 @@ impl Effect for Release {
 
     const ASKS_FOR_A_TASK: bool = true;
 
-    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<Self::Output> {
+    async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Self::Output> {
         // The lock also lets only one of several releases find the message unreleased.
         let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
         let id = messages::resolve(&mut *tx, application_id, &self.message).await?;
@@ -167,7 +167,7 @@ impl Effect for Release {
             sqlx::query_scalar!("update message set released_at = now() where id = $1 returning released_at", Uuid::from(id))
                 .fetch_one(&mut *tx)
                 .await?;
-        let endpoints = owe(tx, &message).await?;
+        let endpoints = owe(db, tx, &message).await?;
         let owner = Owner { tenant_id: message.tenant_id, application_id };
         let owed = OwedAnew { owner, event_type: message.event_type.clone(), endpoints };
         Ok((message, owed))
@@ -179,20 +179,21 @@ impl Effect for Release {
 }
 
 /// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it. Returns those.
-async fn owe(tx: &mut Connection, message: &Message) -> Result<Vec<EndpointId>> {
+async fn owe(db: &Database, tx: &mut Connection, message: &Message) -> Result<Vec<EndpointId>> {
     let application_id = Uuid::from(message.application_id);
     let endpoints = sqlx::query!(
-        r#"select id, event_types, channels, filter as "filter: Json<Value>" from endpoint
+        r#"select id, event_types, channels, filter as "filter: Json<Value>", subscriptions as "subscriptions: Json<Value>" from endpoint
             where application_id = $1 and deleted_at is null and not is_disabled"#,
         application_id
     )
     .fetch_all(&mut *tx)
     .await?;
     let wanting: Vec<_> = {
-        let payload = Payload::new(message.payload.as_deref().unwrap_or_default());
-        let wants = |filter: &Filter| filter.wants(&message.event_type, &message.channels, &payload);
-        let with_filter = endpoints.into_iter().map(|row| (row.id, endpoints::filter(row.event_types, row.channels, row.filter)));
-        with_filter.filter_map(|(id, filter)| wants(&filter).then_some(id)).collect()
+        let offer = Offer::new(&message.event_type, &message.channels).of(message.payload.as_deref().unwrap_or_default());
+        let offer = offer.with(message.particulars.as_deref()).asked_at(db.now());
+        let may_get_it = endpoints.into_iter().filter(|row| !offer.is_for_another_than(row.id.into()));
+        let asking = may_get_it.map(|row| (row.id, endpoints::filter(row.event_types, row.channels, row.filter, row.subscriptions)));
+        asking.filter_map(|(id, filter)| filter.wants(&offer).then_some(id)).collect()
     };
     if wanting.len() > tasks::OWED_AT_ONCE {
         tasks::put_down_fan_out(tx, message).await?;

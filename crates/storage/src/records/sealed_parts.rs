@@ -34,7 +34,7 @@ pub(crate) async fn write_secret(db: &Database, tx: &mut Connection, endpoint_id
 
 pub(crate) fn open_secret(db: &Database, id: Uuid, sealed: &[u8]) -> Result<Secret> {
     let text = String::from_utf8(db.sealer().open(id, sealed)?).map_err(|_| Error::Sealed)?;
-    Secret::parse(&text).map_err(|_| Error::Sealed)
+    Secret::stored(&text).map_err(|_| Error::Sealed)
 }
 
 pub(crate) async fn write_headers(db: &Database, tx: &mut Connection, endpoint_id: EndpointId, headers: &Headers) -> Result<()> {

@@ -95,7 +95,7 @@ impl fmt::Debug for Egress {
 
 impl Egress {
     /// A client that calls whom `policy` permits, through `proxy` if there is one, resolves names as the system does, trusts
-    /// `authorities` beside those that everybody trusts, and gives each exchange `timeout`.
+    /// `authorities` beside those that everybody trusts, and gives no exchange more than `timeout`.
     pub(crate) fn new(policy: EgressPolicy, authorities: &Authorities, proxy: Option<Proxy>, timeout: Duration) -> Self {
         let way_out = proxy.map(|proxy| WayOut::new(proxy, tls(authorities.roots()), timeout));
         let connector = Connector::new(policy, Arc::new(SystemNames::new()), way_out);
@@ -128,13 +128,13 @@ impl Egress {
         self.way_out.as_ref()?.last_connected()
     }
 
-    /// Sends a request and reads what comes back, all within one deadline. `build` is called again if a kept-alive connection
+    /// Sends a request and reads what comes back, all within one deadline, which is `at_most` away. `build` is called again if a kept-alive connection
     /// turns out to be closed: that is rare, and a copy of every request would not be.
     ///
     /// What the receiver does is an exchange, also if that is nothing; an `Err` is the operator's proxy's.
-    pub(crate) async fn send(&self, build: impl Fn(Sending) -> Request<Full<Bytes>>) -> Result<Exchange, Box<Barred>> {
-        let begun = Instant::now();
-        let deadline = begun + self.timeout;
+    pub(crate) async fn send(&self, at_most: Duration, build: impl Fn(Sending) -> Request<Full<Bytes>>) -> Result<Exchange, Box<Barred>> {
+        let (begun, timeout) = (Instant::now(), self.timeout.min(at_most));
+        let deadline = begun + timeout;
         let mut request = build(Sending::First);
         // The pool bounds what is idle per host alone; a request that must not leave its connection behind bounds it in all.
         if self.open.get().saturating_sub(self.busy.get()) >= self.max_idle {
@@ -150,14 +150,14 @@ impl Egress {
             }
             response.map_err(|error| Failure::of_request(&error))
         };
-        let answered = timeout_at(deadline, answering).await.unwrap_or(Err(Failure::NoResponse(self.timeout)));
+        let answered = timeout_at(deadline, answering).await.unwrap_or(Err(Failure::NoResponse(timeout)));
         let timed = |exchange| Exchange { duration: begun.elapsed(), is_resent, ..exchange };
         match answered {
             Ok(response) => {
                 if let Some(has_answered) = response.extensions().get::<HasAnswered>() {
                     has_answered.set();
                 }
-                Ok(timed(answer::take(response, deadline, self.timeout).await))
+                Ok(timed(answer::take(response, deadline, timeout).await))
             }
             Err(failure) => self.unanswered(&failure).map(timed),
         }

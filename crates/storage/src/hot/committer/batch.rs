@@ -159,10 +159,10 @@ impl Batch {
             Line,
             r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v1(
                  p_id => $1, p_tenant => $2, p_application => $3, p_event_type => $4, p_event_id => $5, p_channels => $6, p_message_key => $7, p_payload => $8, p_content_type => $9,
-                 p_payload_seconds => $10, p_k => $11, p_fingerprint => $12, p_ttl => $13, p_saves_conflict => $14, p_uid_hash => $15, p_key_hash => $16, p_digest => $17, p_lock => $18, p_uid_lock => $19,
-                 p_key_lock => $20, a_id => $21, a_version => $22, d_of => $23, d_endpoint => $24, d_is_leased => $25, t_of => $26, t_version => $27, p_lease => $28, p_lease_seconds => $29,
-                 p_horizon => $30, p_is_rerun => $31, f_message => $32, f_endpoint => $33, f_run => $34, f_lease => $35, f_kind => $36, f_attempt => $37, f_number => $38, f_outcome => $39, f_status => $40,
-                 f_duration => $41, f_response => $42, f_url => $43, f_delay => $44, f_is_resent => $45, f_event => $46)"#,
+                 p_payload_seconds => $10, p_particulars => $11, p_k => $12, p_fingerprint => $13, p_ttl => $14, p_saves_conflict => $15, p_uid_hash => $16, p_key_hash => $17, p_digest => $18, p_lock => $19, p_uid_lock => $20,
+                 p_key_lock => $21, a_id => $22, a_version => $23, d_of => $24, d_endpoint => $25, d_is_leased => $26, t_of => $27, t_version => $28, p_lease => $29, p_lease_seconds => $30,
+                 p_horizon => $31, p_is_rerun => $32, f_message => $33, f_endpoint => $34, f_run => $35, f_lease => $36, f_kind => $37, f_attempt => $38, f_number => $39, f_outcome => $40, f_status => $41,
+                 f_duration => $42, f_response => $43, f_url => $44, f_delay => $45, f_is_resent => $46, f_event => $47)"#,
             &a.id,
             &a.tenant,
             &a.application,
@@ -173,6 +173,7 @@ impl Batch {
             &a.payload as _,
             &a.content_type as _,
             &a.payload_seconds as _,
+            &a.particulars as _,
             &a.key as _,
             &a.fingerprint as _,
             &a.ttl,
@@ -270,6 +271,8 @@ struct Accept<'a> {
     payload: Vec<&'a [u8]>,
     content_type: Vec<&'a str>,
     payload_seconds: Vec<Option<f64>>,
+    /// Empty if none has any.
+    particulars: Vec<Option<&'a str>>,
     key: Vec<Option<Uuid>>,
     fingerprint: Vec<Option<Uuid>>,
     ttl: Vec<f64>,
@@ -303,6 +306,9 @@ impl<'a> Accept<'a> {
                 columns.owed_to.push(delivery.endpoint_id.into());
                 columns.is_leased.push(delivery.slot.is_some());
             }
+        }
+        if batch.new.iter().any(|(pending, _)| pending.particulars.is_some()) {
+            columns.particulars = batch.new.iter().map(|(pending, _)| pending.particulars.as_deref()).collect();
         }
         columns
     }

@@ -144,7 +144,7 @@ impl Filling {
         if pending.is_withdrawn() {
             return Fit::Gone;
         }
-        let (bytes, rows) = (pending.new.payload.len(), pending.rows());
+        let (bytes, rows) = (pending.new.bytes(), pending.rows());
         let is_too_much = self.bytes + bytes > CAP_BYTES || self.rows + rows > CAP_ROWS;
         if is_too_much && !self.new.is_empty() {
             return Fit::NoRoom(Box::new(pending));
@@ -176,7 +176,7 @@ mod tests {
     use crate::{
         Result,
         applications::Reference,
-        committer::{NewMessage, pending::Settled, room::Room},
+        committer::{KeyScope, NewMessage, pending::Settled, room::Room},
         directory::Subscribers,
     };
 
@@ -210,14 +210,17 @@ mod tests {
                     application,
                     targets: Vec::new(),
                     policy: Policy::default(),
+                    project: Arc::default(),
                     tenant: "a tenant".into(),
                 }),
                 event_type: "x".into(),
                 event_id: None,
                 channels: Vec::new(),
                 message_key: None,
+                key_scope: KeyScope::Application,
                 payload: Bytes::from_static(b"{}"),
                 content_type: "application/json".into(),
+                particulars: None,
                 payload_retention: None,
                 claim: None,
             };

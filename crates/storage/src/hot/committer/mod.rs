@@ -21,7 +21,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use domain::{id::ApplicationId, own_event::Kind};
+use domain::{id::ApplicationId, message::Particulars, own_event::Kind};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -65,14 +65,35 @@ pub struct NewMessage {
     pub channels: Vec<String>,
     /// The key that dedupes messages.
     pub message_key: Option<String>,
+    /// Among which ones it does.
+    pub key_scope: KeyScope,
     /// The publisher's exact bytes.
     pub payload: Bytes,
     /// What they are.
     pub content_type: String,
+    /// What is special about it.
+    pub particulars: Option<Arc<Particulars>>,
     /// For how long the payload is kept; otherwise for as long as its message.
     pub payload_retention: Option<Duration>,
     /// The request's idempotency key.
     pub claim: Option<Claim>,
+}
+
+/// Among which messages a key has to be the first. Two scopes never meet: the same key in both is two keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyScope {
+    /// Those of the application whose keys are of this scope.
+    #[default]
+    Application,
+    /// Those of the tenant, whichever application they are for.
+    Tenant,
+}
+
+impl NewMessage {
+    /// How many bytes of content it has.
+    fn bytes(&self) -> usize {
+        self.payload.len() + self.particulars.as_ref().map_or(0, |particulars| particulars.bytes())
+    }
 }
 
 /// How the committer works.
@@ -191,7 +212,7 @@ impl Publisher {
         if shared.db.is_down() {
             return Err(Error::Unavailable(None));
         }
-        let place = shared.room.take(new.subscribers.application.tenant_id, new.payload.len()).ok_or(Error::Overloaded)?;
+        let place = shared.room.take(new.subscribers.application.tenant_id, new.bytes()).ok_or(Error::Overloaded)?;
         let (reply, outcome) = oneshot::channel();
         let (id, takes_long) = (shared.db.new_id().into(), pending::takes_long(&new, &new.subscribers));
         let make = move || Pending::new(id, new, claim, reply, flight, place);
@@ -236,9 +257,10 @@ impl Completer {
     }
 
     fn send(&self, mut job: Job, report: Option<Report>) {
-        // The send has ended: its place and its payload are free, whenever the result is written.
+        // The send has ended: its place and its content are free, whenever the result is written.
         job.slot = None;
         job.payload = None;
+        job.particulars = None;
         let event = report.as_ref().and_then(|report| Kind::of_attempt(job.trigger, job.number, report.outcome, report.next));
         let event = event.filter(|_| self.db.node.listeners.want(job.tenant_id, job.application_id));
         let finish = Finish { attempt_id: self.db.new_id().into(), job: Box::new(job), report, event };

@@ -4,24 +4,24 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use domain::{
     content_filter::ContentFilter,
-    filter::Payload,
     id::{AttemptId, Id, MessageId},
     idempotency::{payload_digest, scope_hash},
     message::Message,
+    offer::Offer,
     own_event::Kind,
 };
 use sqlx::types::Uuid;
 use tokio::sync::oneshot;
 
-use super::{NewMessage, Published, Report, room::Place};
+use super::{KeyScope, NewMessage, Published, Report, room::Place};
 use crate::{
     Result,
     claim::Claim,
     directory::{Subscribers, Target},
     flights::Flight,
     hand_off::Job,
-    locks::{EVENT_ID, MESSAGE_KEY},
-    tasks,
+    locks::{EVENT_ID, MESSAGE_KEY, MESSAGE_KEY_OF_TENANT},
+    particulars, tasks,
 };
 
 /// A new message on its way to the writer.
@@ -41,6 +41,8 @@ pub(super) struct Pending {
     pub(super) event_id_hash: Option<Uuid>,
     pub(super) message_key_hash: Option<Uuid>,
     pub(super) digest: Uuid,
+    /// What is special about it, as it is stored.
+    pub(super) particulars: Option<String>,
     reply: oneshot::Sender<Result<Settled>>,
     pub(super) since: Instant,
     _flight: Option<Arc<Flight>>,
@@ -63,10 +65,14 @@ impl Pending {
         place: Place,
     ) -> Self {
         let subscribers = Arc::clone(&new.subscribers);
-        let scope = subscribers.application.id.into();
-        let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(EVENT_ID, scope, text));
-        let message_key_hash = new.message_key.as_ref().map(|text| scope_hash(MESSAGE_KEY, scope, text));
-        let wanting = wanting(&new, &subscribers);
+        let application = &subscribers.application;
+        let event_id_hash = new.event_id.as_ref().map(|text| scope_hash(EVENT_ID, application.id.into(), text));
+        let message_key_hash = new.message_key.as_ref().map(|text| match new.key_scope {
+            KeyScope::Application => scope_hash(MESSAGE_KEY, application.id.into(), text),
+            KeyScope::Tenant => scope_hash(MESSAGE_KEY_OF_TENANT, application.tenant_id.into(), text),
+        });
+        let wanting = wanting(id, &new, &subscribers);
+        let particulars = new.particulars.as_deref().map(particulars::write);
         let wanted_by = wanting.len();
         let digest = if message_key_hash.is_some() { payload_digest(&new.payload) } else { Uuid::nil() };
         Self {
@@ -79,6 +85,7 @@ impl Pending {
             event_id_hash,
             message_key_hash,
             digest,
+            particulars,
             reply,
             since: Instant::now(),
             _flight: flight,
@@ -102,6 +109,7 @@ impl Pending {
             duplicate_of,
             released_at: None,
             payload_mismatch,
+            particulars: self.new.particulars.clone(),
             created_at: self.id.created_at(),
         }
     }
@@ -126,7 +134,7 @@ impl Pending {
         if let Some(claim) = &mut self.claim {
             claim.policy = fresh.policy;
         }
-        self.wanting = wanting(&self.new, &fresh);
+        self.wanting = wanting(self.id, &self.new, &fresh);
         self.wanted_by = self.wanting.len();
         self.subscribers = fresh;
     }
@@ -168,14 +176,14 @@ const QUICK: usize = 1 << 20;
 /// Whether it takes long to tell who wants a message: many clauses look into a large payload, or a filter has still to be made ready.
 /// Whoever asks does so on a thread of its own, so that nobody else waits.
 pub(super) fn takes_long(new: &NewMessage, subscribers: &Subscribers) -> bool {
-    let filters = subscribers.targets.iter().filter_map(|target| target.endpoint.filter.content.as_ref());
+    let filters = subscribers.targets.iter().flat_map(|target| target.endpoint.filter.content_filters());
     let clauses: Option<usize> = filters.map(ContentFilter::clauses).sum();
-    clauses.is_none_or(|clauses| clauses.saturating_mul(new.payload.len()) > QUICK)
+    clauses.is_none_or(|clauses| clauses.saturating_mul(new.bytes()) > QUICK)
 }
 
 /// Who wants it; no more of them than it takes to know that they are too many to be written with it.
-fn wanting(new: &NewMessage, subscribers: &Subscribers) -> Vec<Arc<Target>> {
-    let payload = Payload::new(&new.payload);
-    let wants = |target: &&Arc<Target>| target.wants(&new.event_type, &new.channels, &payload);
-    subscribers.targets.iter().filter(wants).take(tasks::OWED_AT_ONCE + 1).cloned().collect()
+fn wanting(id: MessageId, new: &NewMessage, subscribers: &Subscribers) -> Vec<Arc<Target>> {
+    let offer = Offer::new(&new.event_type, &new.channels).of(&new.payload);
+    let offer = offer.with(new.particulars.as_deref()).asked_at(id.created_at());
+    subscribers.targets.iter().filter(|target| target.endpoint.wants(&offer)).take(tasks::OWED_AT_ONCE + 1).cloned().collect()
 }

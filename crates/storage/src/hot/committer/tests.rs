@@ -81,8 +81,10 @@ impl Stage {
             event_id: None,
             channels: vec!["berlin".into()],
             message_key: None,
+            key_scope: KeyScope::Application,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
             content_type: "application/json".into(),
+            particulars: None,
             payload_retention: None,
             claim: None,
         }

@@ -390,6 +390,7 @@ fn job(pending: &Pending, endpoint_id: EndpointId, slot: Slot, lease: Uuid, leas
         lease_ends,
         payload: Some(new.payload.clone()),
         content_type: new.content_type.clone(),
+        particulars: new.particulars.clone(),
         delivery_key: new.message_key.clone().unwrap_or_else(|| pending.id.public()),
         owed_since: pending.id.created_at(),
         slot: Some(slot),

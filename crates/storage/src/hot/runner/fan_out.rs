@@ -1,13 +1,14 @@
 //! Makes the deliveries of a message that is owed to more endpoints than are written with it.
 
 use domain::{
-    filter::Payload,
     id::{EndpointId, MessageId},
+    offer::Offer,
 };
-use sqlx::types::Uuid;
+use serde_json::Value;
+use sqlx::types::{Json, Uuid};
 
 use super::Step;
-use crate::{Db, Error, Result, connection::Connection, directory, effect::OwedAnew, reference::Owner, tasks::Row};
+use crate::{Db, Error, Result, connection::Connection, directory, effect::OwedAnew, particulars, reference::Owner, tasks::Row};
 
 /// How many deliveries one step makes: it holds no lock that others wait for, and takes some tens of milliseconds.
 const STEP: usize = 1_000;
@@ -23,9 +24,10 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
         Err(Error::NotFound(_)) => return Ok(NOTHING_LEFT),
         found => found?,
     };
-    let looks_inside = subscribers.targets.iter().any(|target| target.endpoint.filter.content.is_some());
+    let looks_inside = subscribers.targets.iter().any(|target| target.endpoint.filter.content_filters().next().is_some());
     let message = sqlx::query!(
-        "select event_type, channels, case when $3 then payload end as payload from message where id = $1 and tenant_id = $2",
+        r#"select event_type, channels, case when $3 then payload end as payload, particulars as "particulars: Json<Value>"
+             from message where id = $1 and tenant_id = $2"#,
         task.id,
         task.tenant_id,
         looks_inside,
@@ -33,14 +35,15 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
     .fetch_optional(&mut *tx)
     .await?;
     let Some(message) = message else { return Ok(NOTHING_LEFT) };
-    let channels = message.channels.unwrap_or_default();
+    let (channels, particulars) = (message.channels.unwrap_or_default(), particulars::read(message.particulars));
     let ids: Vec<Uuid> = {
-        let payload = Payload::new(message.payload.as_deref().unwrap_or_default());
+        let offer = Offer::new(&message.event_type, &channels).of(message.payload.as_deref().unwrap_or_default());
+        let offer = offer.with(particulars.as_deref()).asked_at(db.now());
         let rest = subscribers.targets.iter().filter(|target| {
             let is_new = target.since_version > version;
             task.cursor.is_none_or(|cursor| Uuid::from(target.endpoint.id) > cursor) && !is_new
         });
-        let wanting = rest.filter(|target| target.wants(&message.event_type, &channels, &payload));
+        let wanting = rest.filter(|target| target.endpoint.wants(&offer));
         wanting.take(STEP).map(|target| target.endpoint.id.into()).collect()
     };
     sqlx::query!(

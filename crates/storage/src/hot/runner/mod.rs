@@ -97,7 +97,7 @@ impl Runner {
         let stepped = match Kind::from_code(task.kind) {
             Some(Kind::FanOut) => fan_out::step(&self.db, &mut tx, &task).await,
             Some(Kind::Recover) => recover::step(&mut tx, &task).await,
-            Some(Kind::ReplayMissing) => replay::step(&mut tx, &task).await,
+            Some(Kind::ReplayMissing) => replay::step(&self.db, &mut tx, &task).await,
             // None of a kind that is not known here is taken: it is left to the newer release whose it is.
             None => Ok(Step::Pointless("this kind of task is not known")),
         };

@@ -4,16 +4,16 @@ mod news;
 mod pause;
 mod row;
 mod secrets;
+mod settings;
 mod state;
+mod stored;
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
 use domain::{
     application::{Metadata, Uid},
     content_filter::ContentFilter,
-    endpoint::{Endpoint, EndpointUrl, Headers},
-    filter::Filter,
+    endpoint::{Endpoint, EndpointUrl, Headers, Settings},
     id::{ApplicationId, EndpointId, TenantId},
     signing::Secret,
 };
@@ -28,6 +28,7 @@ use crate::{
     endpoint_health,
     page::{Page, PageRequest},
     sealed_parts::{SecretRow, erase, write_headers},
+    wanted,
 };
 
 pub use crate::endpoint_health::paused;
@@ -36,6 +37,7 @@ use row::{insert, update};
 pub use secrets::{MAX_OLD_SECRETS, RotateSecret, SetHeaders, headers, secret};
 pub(crate) use state::owed;
 pub use state::{EndpointHealth, Failure, Owed, health};
+pub(crate) use stored::{Row, filter};
 
 pub use crate::sealed_parts::erase_left_over;
 
@@ -65,6 +67,11 @@ pub struct Change {
     pub filter: Option<Option<ContentFilter>>,
     /// The tenant's notes.
     pub metadata: Option<Metadata>,
+    /// What only some have, all of it.
+    pub settings: Option<Settings>,
+    /// A new one gets what its subscriptions let through, so nothing as long as it has none, whatever it asks for itself. Of one that exists this is not
+    /// changed.
+    pub is_subscribed: Option<bool>,
     /// Of event types that are behind a flag, whoever asks may name only those with one of these; absent: all.
     pub feature_flags: Option<Arc<[String]>>,
     /// Whoever asks has checked the event types: they are not the tenant's.
@@ -176,6 +183,7 @@ impl Effect for Delete {
         erase(&mut *tx, &[id]).await?;
         endpoint_health::reset(&mut *tx, id).await?;
         keep_rate(&mut *tx, id).await?;
+        wanted::end(&mut *tx, self.0.tenant_id.into(), &[id]).await?;
         applications::bump(tx, application_id).await
     }
 }
@@ -200,6 +208,7 @@ pub async fn list(
             sqlx::query_as!(
                 Row,
                 r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
+                          subscriptions as "subscriptions: Json<Value>", settings as "settings: Json<Value>",
                           metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
                      from endpoint where application_id = $1 and deleted_at is null and id >= $2 and id < $3
                     order by id "#
@@ -276,6 +285,7 @@ pub(crate) async fn all(connection: &mut Connection, application_id: Application
     let rows = sqlx::query_as!(
         Row,
         r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
+                  subscriptions as "subscriptions: Json<Value>", settings as "settings: Json<Value>",
                   metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where application_id = $1 and deleted_at is null order by id"#,
         id,
@@ -307,6 +317,7 @@ pub(crate) async fn of_ids(connection: &mut Connection, application_id: Applicat
     let rows = sqlx::query_as!(
         Row,
         r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
+                  subscriptions as "subscriptions: Json<Value>", settings as "settings: Json<Value>",
                   metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where id = any ($1) and application_id = $2"#,
         ids,
@@ -332,6 +343,7 @@ pub(crate) async fn find(
     Ok(sqlx::query_as!(
         Row,
         r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
+                  subscriptions as "subscriptions: Json<Value>", settings as "settings: Json<Value>",
                   metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
              from endpoint where application_id = $1 and (id = $2 or uid = $3) and deleted_at is null"#,
         Uuid::from(application_id),
@@ -340,51 +352,4 @@ pub(crate) async fn find(
     )
     .fetch_optional(connection)
     .await?)
-}
-
-/// An endpoint as its table holds it.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) id: Uuid,
-    tenant_id: Uuid,
-    application_id: Uuid,
-    uid: Option<String>,
-    url: String,
-    description: String,
-    version: i32,
-    throttle_rate: Option<i32>,
-    pub(crate) is_disabled: bool,
-    event_types: Option<Vec<String>>,
-    channels: Option<Vec<String>>,
-    filter: Option<Json<Value>>,
-    metadata: Json<Metadata>,
-    pub(crate) headers: Option<Vec<u8>>,
-    pub(crate) since_version: i64,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-}
-
-/// What an endpoint asks for, as its table holds it.
-pub(crate) fn filter(event_types: Option<Vec<String>>, channels: Option<Vec<String>>, content: Option<Json<Value>>) -> Filter {
-    Filter { event_types, channels, content: content.map(|Json(written)| ContentFilter::stored(written)) }
-}
-
-impl From<Row> for Endpoint {
-    fn from(row: Row) -> Self {
-        Self {
-            id: row.id.into(),
-            tenant_id: row.tenant_id.into(),
-            application_id: row.application_id.into(),
-            uid: row.uid.map(Uid::stored),
-            url: EndpointUrl::stored(row.url),
-            description: row.description,
-            version: row.version,
-            throttle_rate: row.throttle_rate.and_then(|rate| u16::try_from(rate).ok()),
-            is_disabled: row.is_disabled,
-            filter: filter(row.event_types, row.channels, row.filter),
-            metadata: row.metadata.0,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
-    }
 }

@@ -9,7 +9,7 @@ use domain::{
 use serde_json::Value;
 use sqlx::types::{Json, Uuid};
 
-use super::{Change, Row, keep_rate};
+use super::{Change, Row, keep_rate, settings};
 use crate::{
     Conflict, Database, Error, Result,
     connection::Connection,
@@ -40,9 +40,11 @@ pub(super) async fn insert(
     let url = change.url.ok_or(Error::NotFound("url"))?;
     let inserted = sqlx::query_as!(
         Row,
-        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter, metadata, since_version)
-           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1 + (select version from application where id = $3))
+        r#"insert into endpoint (id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter, metadata,
+             subscriptions, settings, since_version)
+           values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 1 + (select version from application where id = $3))
            returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
+                     subscriptions as "subscriptions: Json<Value>", settings as "settings: Json<Value>",
                      metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at"#,
         db.new_id(),
         Uuid::from(tenant_id),
@@ -57,6 +59,8 @@ pub(super) async fn insert(
         change.channels.flatten() as _,
         change.filter.flatten().map(|filter| Json(filter.written().clone())) as _,
         Json(change.metadata.unwrap_or_default()) as _,
+        (change.is_subscribed == Some(true)).then(|| Json(Value::Array(Vec::new()))) as _,
+        change.settings.as_ref().and_then(settings::write).map(Json) as _,
     )
     .fetch_one(&mut *tx)
     .await;
@@ -84,9 +88,11 @@ pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, 
              channels = case when $12 then $13 else channels end,
              filter = case when $14 then $15 else filter end,
              metadata = coalesce($16, metadata),
+             settings = case when $17 then $18 else settings end,
              updated_at = now()
            where id = $1
            returning id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
+                     subscriptions as "subscriptions: Json<Value>", settings as "settings: Json<Value>",
                      metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at"#,
         was.id,
         change.uid.is_some(),
@@ -104,6 +110,8 @@ pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, 
         change.filter.is_some(),
         change.filter.flatten().map(|filter| Json(filter.written().clone())) as _,
         change.metadata.map(Json) as _,
+        change.settings.is_some(),
+        change.settings.as_ref().and_then(settings::write).map(Json) as _,
     )
     .fetch_one(&mut *tx)
     .await;

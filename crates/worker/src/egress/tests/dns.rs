@@ -211,7 +211,8 @@ async fn what_only_the_system_knows_is_found_and_vetted() {
     let uri = http::Uri::try_from(format!("http://127.1:{port}/")).expect("a URI");
     for (allowed, status) in [(&["127.0.0.0/8"][..], 200), (&[], 0)] {
         let egress = with_names(policy(allowed), names.clone());
-        let exchange = egress.send(|_| Request::post(uri.clone()).body(Full::from("{}")).expect("a request")).await.expect("no proxy");
+        let exchange =
+            egress.send(Duration::MAX, |_| Request::post(uri.clone()).body(Full::from("{}")).expect("a request")).await.expect("no proxy");
         assert_eq!(exchange.status_code, status, "{}", text(&exchange));
     }
     let all = futures::future::join_all((0..200).map(|_| names.addresses("127.2"))).await;

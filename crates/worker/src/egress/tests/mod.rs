@@ -44,7 +44,7 @@ fn with_names(policy: EgressPolicy, names: Arc<dyn Names>) -> Egress {
 async fn send(egress: &Egress, url: &str) -> Exchange {
     let uri = crate::request::uri(url).expect("a URL");
     let build = |_| Request::post(uri.clone()).header("webhook-id", "msg_1").body(Full::from("{}")).expect("a request");
-    egress.send(build).await.expect("no proxy")
+    egress.send(Duration::MAX, build).await.expect("no proxy")
 }
 
 fn text(exchange: &Exchange) -> &str {
@@ -233,7 +233,7 @@ async fn a_large_payload_arrives_whole() {
     };
     let egress = loopback(PATIENCE);
     let build = |_| Request::post(format!("http://{address}/")).body(Full::new(payload.clone())).expect("a request");
-    let (exchange, _open) = tokio::join!(egress.send(build), receiving);
+    let (exchange, _open) = tokio::join!(egress.send(Duration::MAX, build), receiving);
     let exchange = exchange.expect("no proxy");
     assert_eq!(exchange.status_code, 200);
 }
