@@ -7,7 +7,7 @@ use domain::{
     subscription::{Subscription, TypeFilter},
 };
 use serde_json::Value;
-use sqlx::types::{Json, Uuid};
+use sqlx::types::Json;
 
 use super::{Row, hold};
 use crate::{
@@ -110,6 +110,7 @@ fn apply(filters: &mut Vec<TypeFilter>, change: FilterChange, new_id: impl FnOnc
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use sqlx::types::Uuid;
 
     use super::*;
 
