@@ -124,6 +124,70 @@ impl Paging {
     }
 }
 
+/// A page of a list whose items have longer names than ids, and which is read from the item on that the page begins with.
+#[derive(Clone, Debug)]
+pub(crate) struct WantedKeys<K> {
+    size: i64,
+    cursor: Option<String>,
+    is_backwards: bool,
+    /// The first item that is read,
+    pub(crate) from: Option<K>,
+    /// whether from small ones to large ones,
+    pub(crate) is_up: bool,
+    /// and how many.
+    pub(crate) most: usize,
+}
+
+impl Paging {
+    /// The page of a list of things with such names.
+    pub(crate) fn of_keys<K>(self, read: impl Fn(&str) -> Option<K>) -> ApiResult<WantedKeys<K>> {
+        let (is_backwards, is_ascending) = (self.direction == Direction::Prev, self.sort == Sort::Asc);
+        let (name, cursor) = match self.direction {
+            Direction::Next => ("next_page_cursor", self.next_page_cursor),
+            Direction::Prev => ("prev_page_cursor", self.prev_page_cursor),
+        };
+        let cursor = cursor.filter(|text| !text.is_empty() && !text.eq_ignore_ascii_case(BEHIND_ALL));
+        let unknown = || ApiError::invalid(&["query", name], "is not a cursor that a page of this list carried");
+        let from = cursor.as_ref().map(|text| read(text).ok_or_else(unknown)).transpose()?;
+        // One more than wanted shows whether the list goes on; backwards the item of the cursor is read, too.
+        let most = usize::try_from(self.per_page).unwrap_or(usize::MAX).saturating_add(1 + usize::from(is_backwards));
+        Ok(WantedKeys { size: self.per_page, cursor, is_backwards, from, is_up: is_ascending != is_backwards, most })
+    }
+}
+
+impl<K> WantedKeys<K> {
+    /// Renders what was read: `name` names an item, `goes_on_at` the next one if no more were looked for.
+    pub(crate) fn told<'a, T, W: Serialize>(
+        &self,
+        message: &str,
+        found: &'a [T],
+        goes_on_at: Option<String>,
+        name: impl Fn(&T) -> String,
+        render: impl Fn(&'a T) -> W,
+    ) -> Told<200, Paged<W>> {
+        let is_cursor = |item: &T| self.is_backwards && self.cursor.as_ref() == Some(&name(item));
+        let found: Vec<_> = found.iter().filter(|item| !is_cursor(item)).collect();
+        let size = usize::try_from(self.size).unwrap_or(usize::MAX).min(found.len());
+        let (shown, beyond) = found.split_at(size);
+        let mut shown = shown.to_vec();
+        let ahead = beyond.first().map(|item| name(item)).or(goes_on_at);
+        let (next, has_prev) = if self.is_backwards {
+            shown.reverse();
+            (self.cursor.clone(), ahead.is_some())
+        } else {
+            (ahead, self.cursor.is_some())
+        };
+        let pagination = Pagination {
+            per_page: self.size,
+            has_next_page: next.is_some(),
+            has_prev_page: has_prev,
+            prev_page_cursor: shown.first().map(|item| name(item)).unwrap_or_default(),
+            next_page_cursor: next.or_else(|| shown.last().filter(|_| shown.len() > 1).map(|item| name(item))).unwrap_or_default(),
+        };
+        Told::new(message, &Paged { content: shown.into_iter().map(render).collect(), pagination })
+    }
+}
+
 /// Where a page is in its list.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = ConvoyPagination)]

@@ -21,8 +21,8 @@ pub trait Effect: Send {
     fn apply(self, db: &Database, tx: &mut Connection) -> impl Future<Output = Result<Self::Output>> + Send;
 
     /// What came to be owed by it, to be counted once it is committed.
-    fn owed(_: &Self::Output) -> Option<&OwedAnew> {
-        None
+    fn owed(_: &Self::Output) -> &[OwedAnew] {
+        &[]
     }
 }
 
@@ -32,4 +32,11 @@ pub struct OwedAnew {
     pub(crate) owner: Owner,
     pub(crate) event_type: String,
     pub(crate) endpoints: Vec<EndpointId>,
+}
+
+impl OwedAnew {
+    /// To whom.
+    pub fn endpoints(&self) -> &[EndpointId] {
+        &self.endpoints
+    }
 }

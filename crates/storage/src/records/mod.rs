@@ -21,6 +21,7 @@ pub mod policies;
 pub mod project_deliveries;
 pub mod project_messages;
 pub mod project_rules;
+pub mod project_resends;
 pub mod projects;
 pub(crate) mod published;
 pub(crate) mod reference;

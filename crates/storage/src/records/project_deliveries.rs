@@ -122,6 +122,21 @@ pub async fn get(db: &Database, tenant_id: TenantId, key: Key) -> Result<Found> 
     found.into_iter().next().filter(|found| found.key() == key).ok_or(Error::NotFound("event delivery"))
 }
 
+/// The endpoints that each of these messages is or was owed to, by id.
+pub async fn endpoints_of(db: &Database, tenant_id: TenantId, messages: &[MessageId]) -> Result<HashMap<MessageId, Vec<EndpointId>>> {
+    let mut tx = db.lists().begin().await.map_err(Error::of_list)?;
+    sqlx::raw_sql(SETTINGS).execute(&mut *tx).await?;
+    let ids: Vec<_> = messages.iter().copied().map(Uuid::from).collect();
+    let mut pairs = pairs(&mut tx, tenant_id, &ids).await.map_err(Error::of_list)?;
+    tx.rollback().await?;
+    pairs.sort_unstable();
+    let mut found = HashMap::<_, Vec<_>>::new();
+    for (message, endpoint) in pairs {
+        found.entry(message.into()).or_default().push(endpoint.into());
+    }
+    Ok(found)
+}
+
 /// The deliveries of these messages, from one on.
 async fn of_messages(
     db: &Database,

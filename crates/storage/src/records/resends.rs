@@ -1,5 +1,7 @@
 //! What is owed because somebody asked: a message sent again, a duplicate released.
 
+use std::slice;
+
 use domain::{
     id::{ApplicationId, EndpointId, MessageId, TenantId},
     message::Message,
@@ -69,8 +71,8 @@ impl Effect for Resend {
         Ok(OwedAnew { owner, event_type: message.event_type, endpoints: vec![endpoint.id.into()] })
     }
 
-    fn owed(owed: &OwedAnew) -> Option<&OwedAnew> {
-        Some(owed)
+    fn owed(owed: &OwedAnew) -> &[OwedAnew] {
+        slice::from_ref(owed)
     }
 }
 
@@ -173,8 +175,8 @@ impl Effect for Release {
         Ok((message, owed))
     }
 
-    fn owed((_, owed): &Self::Output) -> Option<&OwedAnew> {
-        Some(owed)
+    fn owed((_, owed): &Self::Output) -> &[OwedAnew] {
+        slice::from_ref(owed)
     }
 }
 

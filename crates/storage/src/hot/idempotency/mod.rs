@@ -101,7 +101,7 @@ where
     // The lock must be free before anybody is told that it is: a dropped transaction ends some time later.
     if answered.as_ref().is_ok_and(|answered| !answered.is_replay) {
         tx.commit().await?;
-        if let Some(owed) = output.as_ref().and_then(E::owed) {
+        for owed in output.as_ref().map(E::owed).unwrap_or_default() {
             db.node.rollups.owed(owed, db.now());
         }
         if E::WAKES {
