@@ -84,7 +84,7 @@ fn svix() -> Table {
 
 /// Those of the Convoy dialect.
 fn convoy() -> Table {
-    use crate::convoy::{event_type, project};
+    use crate::convoy::{attempt, delivery, event, event_type, project, publish};
 
     Table::new(&Convoy)
         .allow(May::ReadProject, operation!(project::list))
@@ -94,6 +94,17 @@ fn convoy() -> Table {
         .allow(May::WriteEventType, operation!(event_type::create))
         .allow(May::WriteEventType, operation!(event_type::update))
         .allow(May::WriteEventType, operation!(event_type::deprecate))
+        .allow(May::ReadMessage, operation!(event::list))
+        .allow(May::Publish, operation!(publish::create))
+        .allow(May::Publish, operation!(publish::fan_out))
+        .allow(May::ReadMessage, operation!(event::get))
+        .allow(May::Resend, operation!(event::replay))
+        .allow(May::ReadAttempt, operation!(delivery::list))
+        .allow(May::ReadAttempt, operation!(delivery::get))
+        .allow(May::Resend, operation!(delivery::resend))
+        .allow(May::Resend, operation!(delivery::force_resend))
+        .allow(May::ReadAttempt, operation!(attempt::list))
+        .allow(May::ReadAttempt, operation!(attempt::get))
 }
 
 /// What anybody may ask, and a process without an API answers too.

@@ -1,6 +1,6 @@
 //! Events on the wire, as they are seen later.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use domain::{
     id::{EndpointId, Id, MessageId, SourceId},
@@ -130,25 +130,21 @@ impl EventOut {
 pub(crate) struct OfEvents {
     /// Only of these endpoints
     #[serde(default, rename = "endpointId")]
-    #[param(value_type = Option<Vec<String>>, required = false)]
+    #[param(required = false)]
     endpoint_id: Vec<String>,
     /// Only of these sources
     #[serde(default, rename = "sourceId")]
-    #[param(value_type = Option<Vec<String>>, required = false)]
+    #[param(required = false)]
     source_id: Vec<String>,
     /// Only of this owner's endpoints
-    #[serde(default, rename = "ownerId")]
-    #[param(required = false)]
+    #[serde(rename = "ownerId")]
     owner_id: Option<String>,
     /// Only with this idempotency key
-    #[serde(default, rename = "idempotencyKey")]
-    #[param(required = false)]
+    #[serde(rename = "idempotencyKey")]
     idempotency_key: Option<String>,
 }
 
-impl Parameters for OfEvents {
-    const LISTS: &'static [&'static str] = &["endpointId", "sourceId"];
-}
+impl Parameters for OfEvents {}
 
 fn ids<I: Id>(name: &'static str, texts: &[String]) -> ApiResult<Option<Vec<I>>> {
     let id = |text: &String| I::parse_ulid(text).map_err(|_| ApiError::invalid(&["query", name], "is not the id of such a thing"));

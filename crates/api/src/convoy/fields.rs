@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use domain::{
     application::{MAX_NAME, check_name},
     endpoint::EndpointUrl,
+    idempotency::{MAX_KEY, check_message_key},
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::json;
@@ -81,6 +82,13 @@ text_field!(
     EventTypeName as "Convoy.EventTypeName", String,
     |text| check_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string()),
     text().pattern(Some(r"^[a-zA-Z0-9\-_.]+$")).min_length(Some(1)).max_length(Some(MAX_NAME)).examples([json!("user.signup")])
+);
+
+text_field!(
+    /// Dedupes events of the whole project: at most 255 visible ASCII characters. An empty one is none.
+    EventKey as "Convoy.EventKey", String,
+    |text| if text.is_empty() { Ok(String::new()) } else { check_message_key(text).map(|()| text.to_owned()).map_err(|error| error.to_string()) },
+    text().max_length(Some(MAX_KEY)).pattern(Some("^([!-~]([ -~]*[!-~])?)?$")).examples([json!("order-4711-paid")])
 );
 
 impl Serialize for Text {

@@ -8,13 +8,17 @@
 #![expect(unused_qualifications, reason = "the code that utoipa generates qualifies every type")]
 
 pub(crate) mod answer;
+pub(crate) mod attempt;
+pub(crate) mod delivery;
 mod error;
+pub(crate) mod event;
 pub(crate) mod event_type;
 pub(crate) mod fields;
 pub(crate) mod not_yet;
 pub(crate) mod page;
 pub(crate) mod project;
 mod project_config;
+pub(crate) mod publish;
 
 use axum::http::{HeaderMap, HeaderName, Method};
 use chrono::{DateTime, SecondsFormat, Utc};

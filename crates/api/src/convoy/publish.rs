@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 use super::{
     Ulid,
     answer::Told,
-    fields::{EventKey, EventTypeText},
+    fields::{EventKey, EventTypeName},
 };
 use crate::{
     error::{ApiError, ApiResult},
@@ -44,7 +44,7 @@ macro_rules! event_in {
         #[schema(as = $schema_name)]
         pub(crate) struct $name<'a> {
             $($(#[$field_doc])* $field: $kind,)*
-            event_type: EventTypeText,
+            event_type: EventTypeName,
             /// What receivers get, byte for byte: any JSON
             #[serde(borrow)]
             #[schema(value_type = Object)]
@@ -63,7 +63,7 @@ macro_rules! event_in {
                 Ok(Draft {
                     event_type: self.event_type.0,
                     payload: body.slice_ref(self.data.get().as_bytes()),
-                    message_key: self.idempotency_key.map(|key| key.0),
+                    message_key: self.idempotency_key.map(|key| key.0).filter(|key| !key.is_empty()),
                     particulars: Particulars { only, headers, ..Particulars::default() },
                 })
             }

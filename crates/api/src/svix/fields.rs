@@ -6,7 +6,7 @@ use domain::{
     application::{InvalidName, MAX_NAME, Metadata, Uid, check_metadata, check_name, check_text},
     endpoint::EndpointUrl,
     id::{ApplicationId, EndpointId, MessageId},
-    idempotency::MAX_KEY,
+    idempotency::{MAX_KEY, check_message_key},
     message::{MAX_ENDPOINT_CHANNELS, MAX_MESSAGE_CHANNELS},
     signing::Secret,
 };
@@ -140,7 +140,7 @@ text_field!(
 );
 text_field!(
     /// The key that dedupes messages: a second message with it is stored, flagged and not delivered.
-    MessageKey(String), message_key,
+    MessageKey(String), |text| told(check_message_key(text).map(|()| text.to_owned())),
     text().min_length(Some(1)).max_length(Some(MAX_KEY)).pattern(Some(MESSAGE_KEY)).examples([json!("order-4711-paid")])
 );
 text_field!(
@@ -156,17 +156,6 @@ text_field!(
     SigningSecret(Secret), |text| Secret::parse(text).map_err(|error| error.to_string()),
     text().pattern(Some(SECRET)).examples([json!("whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")])
 );
-
-/// Reads a message key, wherever it is written.
-pub(crate) fn message_key(text: &str) -> Result<String, String> {
-    let is_visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    let is_trimmed = !text.starts_with(' ') && !text.ends_with(' ');
-    if is_visible && is_trimmed && (1..=MAX_KEY).contains(&text.len()) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("must be 1 to {MAX_KEY} visible ASCII characters, without spaces at the ends"))
-    }
-}
 
 /// Declares a list of names: at least one, at most so many; repeats count once.
 macro_rules! list_field {

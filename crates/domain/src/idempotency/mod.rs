@@ -214,6 +214,18 @@ fn first_half(hash: Sha256) -> [u8; 8] {
     half
 }
 
+/// The text cannot be a message key.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("must be 1 to {MAX_KEY} visible ASCII characters, without spaces at the ends")]
+pub struct InvalidMessageKey;
+
+/// Checks a key that dedupes messages: it goes on in a header.
+pub fn check_message_key(text: &str) -> Result<(), InvalidMessageKey> {
+    let is_visible = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let is_trimmed = !text.starts_with(' ') && !text.ends_with(' ');
+    if is_visible && is_trimmed && (1..=MAX_KEY).contains(&text.len()) { Ok(()) } else { Err(InvalidMessageKey) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -95,6 +95,9 @@ pub enum Conflict {
     /// A disabled endpoint gets nothing.
     #[error("this endpoint is disabled: enable it before resending to it")]
     Disabled,
+    /// A delivery does not stand so that it could be sent again.
+    #[error("{0}")]
+    NotSentAgain(&'static str),
 }
 
 impl Error {
