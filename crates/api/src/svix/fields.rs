@@ -140,7 +140,7 @@ text_field!(
 );
 text_field!(
     /// The key that dedupes messages: a second message with it is stored, flagged and not delivered.
-    MessageKey(String), |text| told(check_message_key(text).map(|()| text.to_owned())),
+    MessageKey(String), |text| check_message_key(text).map(|()| text.to_owned()).map_err(|error| error.to_string()),
     text().min_length(Some(1)).max_length(Some(MAX_KEY)).pattern(Some(MESSAGE_KEY)).examples([json!("order-4711-paid")])
 );
 text_field!(
