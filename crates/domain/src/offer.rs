@@ -9,7 +9,7 @@ use url::form_urlencoded;
 use crate::{
     content_filter::{ContentFilter, Subject},
     id::{EndpointId, SourceId},
-    message::Particulars,
+    message::{Message, Particulars},
 };
 
 /// A message as endpoints are asked whether they want it. What is in it is parsed when the first filter looks into it, and once.
@@ -29,6 +29,12 @@ impl<'a> Offer<'a> {
     pub fn new(event_type: &'a str, channels: &'a [String]) -> Self {
         let (body, query) = (OnceCell::new(), OnceCell::new());
         Self { event_type, channels, payload: &[], particulars: None, at: DateTime::<Utc>::MAX_UTC, body, query }
+    }
+
+    /// A stored message.
+    pub fn of_message(message: &'a Message) -> Self {
+        let offer = Self::new(&message.event_type, &message.channels).of(message.payload.as_deref().unwrap_or_default());
+        offer.with(message.particulars.as_deref())
     }
 
     /// The same with this payload.

@@ -38,6 +38,13 @@ impl<const STATUS: u16, T: Serialize> Told<STATUS, T> {
     }
 }
 
+impl<const STATUS: u16, T> Told<STATUS, T> {
+    /// The same answer, as one that was given before.
+    pub(crate) fn replayed(self, is_replay: bool) -> Self {
+        Self { reply: self.reply.replayed(is_replay), ..self }
+    }
+}
+
 impl<const STATUS: u16, T> From<Answered> for Told<STATUS, T> {
     fn from(answered: Answered) -> Self {
         Self { reply: answered.into(), shape: PhantomData }

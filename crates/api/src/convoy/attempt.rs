@@ -22,7 +22,10 @@ use super::{
     answer::{All, Told},
     delivery::{self, DeliveryId},
 };
-use crate::{error::{ApiError, ApiResult}, transport::{call::Call, dialect::Kind}};
+use crate::{
+    error::{ApiError, ApiResult},
+    transport::{call::Call, dialect::Kind},
+};
 
 /// The most attempts of one delivery that are shown: the last ones.
 const MOST: i64 = 1000;
@@ -99,23 +102,20 @@ async fn attempts(call: &Call) -> ApiResult<Vec<Attempt>> {
     let found = project_deliveries::get(call.db(), call.tenant_id(), (message_id, endpoint_id)).await?;
     let page = PageRequest { limit: MOST, cursor: None, is_backwards: false, is_ascending: false };
     let (application, message) = (Reference::Id(found.message.application_id), Reference::Id(message_id));
-    let listed = attempts::list_by_message(
-        call.db(),
-        call.tenant_id(),
-        &application,
-        &message,
-        Some(&Reference::Id(endpoint_id)),
-        &Filter::default(),
-        &page,
-    );
+    let (endpoint, all) = (Reference::Id(endpoint_id), Filter::default());
+    let listed = attempts::list_by_message(call.db(), call.tenant_id(), &application, &message, Some(&endpoint), &all, &page);
     Ok(listed.await?.items)
 }
 
 /// List delivery attempts
 ///
 /// All of an event delivery, the last one first.
-#[utoipa::path(get, path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}/deliveryattempts",
-    tag = "Convoy: Delivery Attempts", operation_id = "convoy.GetDeliveryAttempts")]
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}/deliveryattempts",
+    tag = "Convoy: Delivery Attempts",
+    operation_id = "convoy.GetDeliveryAttempts"
+)]
 pub(crate) async fn list(call: Call) -> ApiResult<Told<200, All<AttemptOut>>> {
     let attempts = attempts(&call).await?;
     let shown = attempts.iter().map(|attempt| AttemptOut::new(attempt, &call)).collect();
@@ -123,8 +123,12 @@ pub(crate) async fn list(call: Call) -> ApiResult<Told<200, All<AttemptOut>>> {
 }
 
 /// Retrieve a delivery attempt
-#[utoipa::path(get, path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}/deliveryattempts/{deliveryAttemptID}",
-    tag = "Convoy: Delivery Attempts", operation_id = "convoy.GetDeliveryAttempt")]
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}/deliveryattempts/{deliveryAttemptID}",
+    tag = "Convoy: Delivery Attempts",
+    operation_id = "convoy.GetDeliveryAttempt"
+)]
 pub(crate) async fn get(call: Call) -> ApiResult<Told<200, AttemptOut>> {
     let id: AttemptId = call.id(Kind::Attempt, "delivery attempt")?;
     let attempts = attempts(&call).await?;

@@ -244,8 +244,12 @@ impl OfDeliveries {
 ///
 /// Of the newest events first. A page for which very many events would have to be looked at may have fewer items than it could, and says where to
 /// go on.
-#[utoipa::path(get, path = "/api/v1/projects/{projectID}/eventdeliveries", tag = "Convoy: Event Deliveries",
-    operation_id = "convoy.GetEventDeliveriesPaged")]
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{projectID}/eventdeliveries",
+    tag = "Convoy: Event Deliveries",
+    operation_id = "convoy.GetEventDeliveriesPaged"
+)]
 pub(crate) async fn list(call: Call, asked: Asked<(Paging, Dates, OfEvents, OfDeliveries)>) -> ApiResult<Told<200, Paged<DeliveryOut>>> {
     let (paging, dates, of_events, of) = asked.read()?;
     let wanted = paging.of_keys(DeliveryId::parse)?;
@@ -258,8 +262,12 @@ pub(crate) async fn list(call: Call, asked: Asked<(Paging, Dates, OfEvents, OfDe
 }
 
 /// Retrieve an event delivery
-#[utoipa::path(get, path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}", tag = "Convoy: Event Deliveries",
-    operation_id = "convoy.GetEventDelivery")]
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}",
+    tag = "Convoy: Event Deliveries",
+    operation_id = "convoy.GetEventDelivery"
+)]
 pub(crate) async fn get(call: Call) -> ApiResult<Told<200, DeliveryOut>> {
     let found = project_deliveries::get(call.db(), call.tenant_id(), key(&call)?).await?;
     Ok(Told::new("Event Delivery fetched successfully", &DeliveryOut::from(&found)))
@@ -274,8 +282,12 @@ pub(super) fn key(call: &Call) -> ApiResult<Key> {
 /// Retry an event delivery
 ///
 /// One that ended without success is tried once more. The answer shows it as it was before.
-#[utoipa::path(put, path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}/resend", tag = "Convoy: Event Deliveries",
-    operation_id = "convoy.ResendEventDelivery")]
+#[utoipa::path(
+    put,
+    path = "/api/v1/projects/{projectID}/eventdeliveries/{eventDeliveryID}/resend",
+    tag = "Convoy: Event Deliveries",
+    operation_id = "convoy.ResendEventDelivery"
+)]
 pub(crate) async fn resend(call: Call) -> ApiResult<Told<200, DeliveryOut>> {
     let delivery = key(&call)?;
     let found = project_deliveries::get(call.db(), call.tenant_id(), delivery).await?;

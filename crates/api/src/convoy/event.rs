@@ -13,7 +13,7 @@ use storage::{
     page::Page,
     project_deliveries,
     project_messages::{self, Filter},
-    queue::{Again, Replay},
+    project_resends::Replay,
 };
 use utoipa::{IntoParams, ToSchema};
 
@@ -199,7 +199,12 @@ pub(crate) async fn list(call: Call, asked: Asked<(Paging, Dates, OfEvents)>) ->
 }
 
 /// Retrieve an event
-#[utoipa::path(get, path = "/api/v1/projects/{projectID}/events/{eventID}", tag = "Convoy: Events", operation_id = "convoy.GetEndpointEvent")]
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{projectID}/events/{eventID}",
+    tag = "Convoy: Events",
+    operation_id = "convoy.GetEndpointEvent"
+)]
 pub(crate) async fn get(call: Call) -> ApiResult<Told<200, EventOut>> {
     let id = event_id(&call)?;
     let message = project_messages::get(call.db(), call.tenant_id(), id).await?;
@@ -218,9 +223,14 @@ pub(super) fn event_id(call: &Call) -> ApiResult<MessageId> {
 /// Replay an event
 ///
 /// Sends it once more to every endpoint that would get such an event now. Of a duplicate nothing is sent.
-#[utoipa::path(put, path = "/api/v1/projects/{projectID}/events/{eventID}/replay", tag = "Convoy: Events",
-    operation_id = "convoy.ReplayEndpointEvent")]
+#[utoipa::path(
+    put,
+    path = "/api/v1/projects/{projectID}/events/{eventID}/replay",
+    tag = "Convoy: Events",
+    operation_id = "convoy.ReplayEndpointEvent"
+)]
 pub(crate) async fn replay(call: Call) -> ApiResult<Told<200, EventOut>> {
     let effect = event_id(&call).map(|message_id| Replay { tenant_id: call.tenant_id(), message_id });
-    call.write(effect, |Again { message, owed }| Told::new("App event replayed successfully", &EventOut::new(message, &owed.endpoints))).await
+    call.write(effect, |replayed| Told::new("App event replayed successfully", &EventOut::new(&replayed.message, &replayed.endpoints)))
+        .await
 }

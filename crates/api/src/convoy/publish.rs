@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 use storage::{
     applications::Reference,
     committer::{KeyScope, NewMessage, Published},
-    endpoints,
     idempotency::Answered,
+    project_messages,
 };
 use utoipa::ToSchema;
 
@@ -177,9 +177,10 @@ pub(crate) async fn create(call: Call) -> ApiResult<Told<201, EventMade>> {
     let publishing = async {
         let new = call.json::<EventIn<'_>>()?;
         let endpoint_id = EndpointId::parse_ulid(&new.endpoint_id).map_err(|_| ApiError::NotFound("endpoint"))?;
-        let application_id = endpoints::application_in(call.db(), call.tenant_id(), endpoint_id).await?;
+        let applications = project_messages::applications_of(call.db(), call.tenant_id(), &[endpoint_id]).await?;
+        let application_id = applications.first().ok_or(ApiError::NotFound("endpoint"))?;
         let draft = new.into_draft(&call.body, Some(endpoint_id))?;
-        draft.publish(&call, Reference::Id(application_id)).await
+        draft.publish(&call, Reference::Id(*application_id)).await
     };
     publish::answer(&call, publishing, |published| told(&call, published, "Event queued successfully")).await
 }

@@ -1,7 +1,8 @@
 //! What is owed because somebody asked for it by deliveries, whatever their application: several at once, each that may be sent again.
 
 use domain::{
-    id::{EndpointId, TenantId},
+    id::{EndpointId, MessageId, TenantId},
+    message::Message,
     standing::Standing,
 };
 use sqlx::types::Uuid;
@@ -14,7 +15,8 @@ use crate::{
     effect::{Effect, OwedAnew},
     endpoints, messages,
     project_deliveries::Key,
-    resends::owe_again,
+    resends::{self, owe_again},
+    tasks,
 };
 
 /// The most deliveries that are sent again at one time.
@@ -107,6 +109,59 @@ impl Effect for ResendFailed {
     }
 }
 
+/// Sends an event once more to every endpoint that would get such an event now: a further run of one attempt each.
+#[derive(Clone, Copy, Debug)]
+pub struct Replay {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Which.
+    pub message_id: MessageId,
+}
+
+/// What is sent once more.
+#[derive(Debug)]
+pub struct Replayed {
+    /// What.
+    pub message: Message,
+    /// To whom.
+    pub endpoints: Vec<EndpointId>,
+    owed: Vec<OwedAnew>,
+}
+
+impl Effect for Replay {
+    type Output = Replayed;
+
+    const WAKES: bool = true;
+
+    async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Replayed> {
+        let found = messages::find(&mut *tx, self.message_id).await?.filter(|found| found.tenant_id == self.tenant_id);
+        let message = found.ok_or(Error::NotFound("event"))?;
+        applications::lock(&mut *tx, self.tenant_id, &Reference::Id(message.application_id)).await?;
+        if let Some(original) = message.duplicate_of.filter(|_| message.released_at.is_none()) {
+            return Err(Conflict::Duplicate(original).into());
+        }
+        if message.payload.is_none() {
+            return Err(Conflict::Expunged.into());
+        }
+        let wanting = resends::wanting(db, &mut *tx, &message).await?;
+        if wanting.len() > tasks::OWED_AT_ONCE {
+            return Err(Error::LimitReached(TOO_MANY));
+        }
+        let mut owed = Vec::new();
+        for endpoint in &wanting {
+            let (tenant, application) = (self.tenant_id.into(), message.application_id.into());
+            owed.extend(owe_again(&mut *tx, tenant, application, *endpoint, &[self.message_id.into()]).await?);
+        }
+        Ok(Replayed { message, endpoints: wanting.into_iter().map(EndpointId::from).collect(), owed })
+    }
+
+    fn owed(replayed: &Replayed) -> &[OwedAnew] {
+        &replayed.owed
+    }
+}
+
+const TOO_MANY: &str =
+    "an event that more than 500 endpoints want is not replayed at once: force a retry of its deliveries instead, 1000 at a time";
 const UNKNOWN: &str = "there is no such event delivery";
 
 /// What is owed by it; or why it is not sent again.

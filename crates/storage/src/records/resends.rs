@@ -180,23 +180,25 @@ impl Effect for Release {
     }
 }
 
-/// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it. Returns those.
-async fn owe(db: &Database, tx: &mut Connection, message: &Message) -> Result<Vec<EndpointId>> {
+/// The endpoints that want a message that is stored already. Its application must be locked.
+pub(crate) async fn wanting(db: &Database, tx: &mut Connection, message: &Message) -> Result<Vec<Uuid>> {
     let application_id = Uuid::from(message.application_id);
     let endpoints = sqlx::query!(
         r#"select id, event_types, channels, filter as "filter: Json<Value>", subscriptions as "subscriptions: Json<Value>" from endpoint
             where application_id = $1 and deleted_at is null and not is_disabled"#,
         application_id
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(tx)
     .await?;
-    let wanting: Vec<_> = {
-        let offer = Offer::new(&message.event_type, &message.channels).of(message.payload.as_deref().unwrap_or_default());
-        let offer = offer.with(message.particulars.as_deref()).asked_at(db.now());
-        let may_get_it = endpoints.into_iter().filter(|row| !offer.is_for_another_than(row.id.into()));
-        let asking = may_get_it.map(|row| (row.id, endpoints::filter(row.event_types, row.channels, row.filter, row.subscriptions)));
-        asking.filter_map(|(id, filter)| filter.wants(&offer).then_some(id)).collect()
-    };
+    let offer = Offer::of_message(message).asked_at(db.now());
+    let may_get_it = endpoints.into_iter().filter(|row| !offer.is_for_another_than(row.id.into()));
+    let asking = may_get_it.map(|row| (row.id, endpoints::filter(row.event_types, row.channels, row.filter, row.subscriptions)));
+    Ok(asking.filter_map(|(id, filter)| filter.wants(&offer).then_some(id)).collect())
+}
+
+/// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it. Returns those.
+async fn owe(db: &Database, tx: &mut Connection, message: &Message) -> Result<Vec<EndpointId>> {
+    let wanting = wanting(db, &mut *tx, message).await?;
     if wanting.len() > tasks::OWED_AT_ONCE {
         tasks::put_down_fan_out(tx, message).await?;
         return Ok(Vec::new());
@@ -206,7 +208,7 @@ async fn owe(db: &Database, tx: &mut Connection, message: &Message) -> Result<Ve
         Uuid::from(message.id),
         &wanting,
         Uuid::from(message.tenant_id),
-        application_id,
+        Uuid::from(message.application_id),
     )
     .execute(tx)
     .await?;
