@@ -1,7 +1,11 @@
 //! The Convoy dialect: one file per resource.
 
+mod behind;
 mod callers;
 mod event_type;
 mod keys;
 mod not_yet;
+mod particulars;
 mod project;
+mod subscribed;
+mod terms;
