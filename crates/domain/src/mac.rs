@@ -17,6 +17,11 @@ impl SharedSecret {
         Self(bytes.into())
     }
 
+    /// Its bytes, to be sealed.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether a text is this secret. How long it takes depends on the text alone.
     pub fn is(&self, text: &[u8]) -> bool {
         Sha256::digest(text).ct_eq(&Sha256::digest(&self.0)).into()

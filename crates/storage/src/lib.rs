@@ -24,11 +24,15 @@ pub use ground::{
 pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, outbox, queue, runner, tenants};
 pub use records::{
     ahead, api_keys, applications, attempts, bench, deliveries, endpoints, event_types, messages, own_endpoints, policies,
-    project_deliveries, project_messages, project_resends, project_rules, projects, reseal, statistics, subscriptions, tasks, workers,
+    project_deliveries, project_messages, project_resends, project_rules, projects, reseal, sources, statistics, subscriptions, tasks, workers,
 };
 
 use ground::{clock, connect, connection, deadline, error, functions, hosts, locks, opener, pool, schema, sealed, session, trim};
-use hot::{cancel, flights, gates, keys, known_tenants, listeners, progress, put_off, replays, report, rollups, subscribers, switched_off};
+use hot::{
+    cancel, flights, gates, keys, known_sources, known_tenants, listeners, progress, put_off, replays, report, rollups, subscribers,
+    switched_off,
+};
 use records::{
-    answer, claim, effect, endpoint_health, outcomes, own_events, particulars, published, reference, resends, sealed_parts, wanted,
+    answer, claim, effect, endpoint_health, outcomes, own_events, particulars, published, reference, resends, sealed_parts, verifiers,
+    wanted,
 };

@@ -101,6 +101,16 @@ impl ForwardedHeaders {
         Ok(Self(headers))
     }
 
+    /// Takes names that [`ForwardedHeaders::parse`] has let pass.
+    pub fn stored(names: Vec<String>) -> Self {
+        Self(names)
+    }
+
+    /// The names, in small letters.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
     /// Of the headers that came, those that are kept and go on. What is a credential now is left out even if it was none when the
     /// source was written.
     pub fn select<'a>(&self, headers: &[(&'a str, &'a [u8])], credentials: &Credentials) -> Vec<(&'a str, &'a [u8])> {

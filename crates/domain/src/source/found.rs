@@ -4,7 +4,10 @@ use std::{borrow::Cow, collections::HashMap};
 
 use serde_json::value::RawValue;
 
-use super::{Content, Incoming, location::Place};
+use super::{
+    Content, Incoming,
+    location::{Location, Place},
+};
 use crate::idempotency::canonical;
 
 /// What is at a location.
@@ -24,11 +27,29 @@ impl<'a> Found<'a> {
         match (place, content) {
             (Place::Header(name), _) => joined(&request.header(name).collect::<Vec<_>>()),
             (Place::Query(name), _) => bytes(request.parameter(name).map(str::as_bytes)),
-            (Place::Body(parts), Content::Json(text)) => in_json(parts, text).map_or(Self::Absent, Self::Json),
+            (Place::Body(parts), Content::Json(text)) => {
+                in_json(parts, text).map_or(Self::Absent, |value| Self::Json(canonical(value.as_bytes()).into_owned()))
+            }
             (Place::Body(parts), Content::Form(pairs)) => bytes(field(parts, &pairs.iter().map(|(name, value)| (*name, value.as_bytes())))),
             (Place::Body(parts), Content::Multipart(fields)) => bytes(field(parts, &fields.iter().copied())),
             (Place::Body(_), Content::Opaque) => Self::Absent,
         }
+    }
+}
+
+/// The text at a location: that of a header, a parameter or a field, and of JSON a text, a number or a truth.
+pub fn text_at(location: &Location, request: &Incoming<'_>, content: Content<'_>) -> Option<String> {
+    if let (Place::Body(parts), Content::Json(text)) = (&location.place, content) {
+        let value = in_json(parts, text)?.trim_ascii();
+        return match value.as_bytes().first()? {
+            b'"' => serde_json::from_str(value).ok(),
+            b'{' | b'[' => None,
+            _ => Some(value.to_owned()),
+        };
+    }
+    match Found::at(&location.place, request, content) {
+        Found::Bytes(bytes) => String::from_utf8(bytes.into_owned()).ok(),
+        Found::Absent | Found::Json(_) => None,
     }
 }
 
@@ -50,14 +71,15 @@ fn field<'a>(parts: &[String], fields: &(impl Iterator<Item = (&'a str, &'a [u8]
     called(&dotted).or_else(|| called(&bracketed))
 }
 
-/// The value that the parts lead to, in its one spelling. The text is looked at, not parsed: a number that no double holds stays whole.
-fn in_json(parts: &[String], text: &str) -> Option<Vec<u8>> {
+/// The value that the parts lead to, as it is spelled, unless it is null. The text is looked at, not parsed: a number that no double
+/// holds stays whole.
+fn in_json<'a>(parts: &[String], text: &'a str) -> Option<&'a str> {
     let Some(first) = parts.first() else {
-        return (text.trim_ascii() != "null").then(|| canonical(text.as_bytes()).into_owned());
+        return (text.trim_ascii() != "null").then_some(text);
     };
     match text.trim_ascii_start().as_bytes().first()? {
         b'{' => {
-            let members: HashMap<Cow<'_, str>, &RawValue> = serde_json::from_str(text).ok()?;
+            let members: HashMap<Cow<'a, str>, &'a RawValue> = serde_json::from_str(text).ok()?;
             // A name may contain dots itself, so it can use up several parts.
             (1..=parts.len()).find_map(|used| {
                 let member = members.get(parts[..used].join(".").as_str())?;
@@ -67,7 +89,7 @@ fn in_json(parts: &[String], text: &str) -> Option<Vec<u8>> {
         b'[' => {
             let is_position = first.bytes().all(|byte| byte.is_ascii_digit()) && (first == "0" || !first.starts_with('0'));
             let position: usize = is_position.then(|| first.parse().ok())??;
-            let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+            let items: Vec<&'a RawValue> = serde_json::from_str(text).ok()?;
             in_json(&parts[1..], items.get(position)?.get())
         }
         _ => None,
@@ -119,6 +141,29 @@ mod tests {
             assert_eq!(found("request.body.a", &Incoming::default(), Content::Json(odd)), None, "{odd}");
         }
         assert_eq!(found("request.body.1", &Incoming::default(), Content::Json("[1, [2]]")).as_deref(), Some("json [2,]"));
+    }
+
+    #[test]
+    fn texts_are_told_as_they_are_meant() {
+        let text = r#"{"type": "a.\u0062", "n": 7.0, "is": true, "o": {}, "no": null}"#;
+        let at = |location: &str, content| {
+            let request = Incoming { headers: &[("x-event", b"push")], query: &[("q", "1")], body: b"" };
+            text_at(&Location::parse(location).expect("a location"), &request, content)
+        };
+        for (location, told) in [
+            ("request.header.X-Event", Some("push")),
+            ("request.query.q", Some("1")),
+            ("request.body.type", Some("a.b")),
+            ("request.body.n", Some("7.0")),
+            ("request.body.is", Some("true")),
+            ("request.body.o", None),
+            ("request.body.no", None),
+            ("request.body.none", None),
+        ] {
+            assert_eq!(at(location, Content::Json(text)).as_deref(), told, "{location}");
+        }
+        assert_eq!(at("request.body.a", Content::Form(&[("a", "b")])).as_deref(), Some("b"));
+        assert_eq!(at("request.body.a", Content::Multipart(&[("a", b"\xff")])), None);
     }
 
     #[test]

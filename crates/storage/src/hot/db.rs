@@ -14,6 +14,7 @@ use crate::{
     Config, Database, Migrated, Result, SchemaState, connect,
     flights::Flights,
     hosts::Hosts,
+    known_sources::KnownSources,
     known_tenants::KnownTenants,
     listeners::Listeners,
     main_secret,
@@ -37,6 +38,7 @@ pub struct Db {
 pub(crate) struct Node {
     pub(crate) tenants: KnownTenants,
     pub(crate) subscribers: KnownSubscribers,
+    pub(crate) sources: KnownSources,
     pub(crate) listeners: Listeners,
     /// The committer has lost its connection: new messages are refused at once.
     is_down: AtomicBool,
@@ -78,6 +80,7 @@ impl Db {
         let node = Node {
             tenants: KnownTenants::default(),
             subscribers: KnownSubscribers::default(),
+            sources: KnownSources::default(),
             listeners: Listeners::default(),
             is_down: AtomicBool::new(false),
             writing: Progress::new(metrics.batches_overdue()),

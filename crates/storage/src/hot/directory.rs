@@ -8,16 +8,21 @@ use std::{
 use domain::{
     application::{Application, Uid},
     id::{ApplicationId, EndpointId, TenantId},
+    source::Mask,
 };
 
 use crate::{
     Database, Db, Error, Result,
     applications::{self, Reference},
-    endpoints, policies, project_rules,
+    endpoints,
+    known_sources::Turn,
+    policies, project_rules,
     sealed_parts::{self, SecretRow},
+    sources,
 };
 
 pub use crate::{
+    known_sources::Door,
     reference::Owner,
     subscribers::{Subscribers, Target},
 };
@@ -29,6 +34,26 @@ pub async fn find(db: &Db, tenant_id: TenantId, application: &Reference<Applicat
         // Boxed, so that every caller's future stays small.
         None => Box::pin(reload(db, tenant_id, application)).await,
     }
+}
+
+/// Where a mask leads, as it was within the last second: to no source, if it is deleted. Whether it is switched off is for the caller to see.
+pub async fn door(db: &Db, mask: &Mask) -> Result<Option<Arc<Door>>> {
+    match db.node.sources.get(mask) {
+        Some(found) => Ok(found),
+        // Boxed, so that every caller's future stays small.
+        None => Box::pin(knock(db, mask)).await,
+    }
+}
+
+async fn knock(db: &Db, mask: &Mask) -> Result<Option<Arc<Door>>> {
+    let question = match db.node.sources.wait(mask).await {
+        Turn::Known(found) => return Ok(found),
+        Turn::Ask(question) => question,
+    };
+    let masks: Vec<_> = question.masks.iter().map(|mask| mask.as_str().to_owned()).collect();
+    let found = sources::behind(db, &masks).await?;
+    let doors = found.into_iter().map(|(source, application_id)| Door { source, application_id });
+    Ok(question.answer(doors.collect(), mask))
 }
 
 /// What an [`Owner`] is called, for the log: as far as this process knows, since a line is no reason to ask the database.

@@ -10,6 +10,7 @@ pub mod hand_off;
 pub mod health;
 pub mod idempotency;
 pub(crate) mod keys;
+pub(crate) mod known_sources;
 pub(crate) mod known_tenants;
 pub(crate) mod listeners;
 pub mod metrics;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use domain::id::{EndpointId, Id as _};
+use domain::id::{EndpointId, Id as _, SourceId};
 use sqlx::types::Uuid;
 
 use crate::{Database, Error, Result, main_secret, main_secret::SEAL_CHECK, reference::Owner};
@@ -35,8 +35,12 @@ pub struct Resealed {
     pub headers: Count,
     /// Saved answers under idempotency keys.
     pub answers: Count,
+    /// Verifiers of sources.
+    pub verifiers: Count,
     /// The endpoints of which something cannot be opened.
     pub unreadable_endpoints: Vec<String>,
+    /// The sources whose verifier cannot be opened.
+    pub unreadable_sources: Vec<String>,
     /// A server has sealed with another main secret within the last half minute.
     pub is_another_in_use: bool,
 }
@@ -44,7 +48,7 @@ pub struct Resealed {
 impl Resealed {
     /// Whether nothing needs the previous main secret any more.
     pub fn is_complete(&self) -> bool {
-        !self.is_another_in_use && self.unreadable_endpoints.is_empty()
+        !self.is_another_in_use && self.unreadable_endpoints.is_empty() && self.unreadable_sources.is_empty()
     }
 }
 
@@ -89,6 +93,7 @@ pub async fn run(db: &Database) -> Result<Resealed> {
     secrets(db, &mut resealed.secrets, &mut unreadable).await?;
     headers(db, &mut resealed.headers, &mut unreadable).await?;
     answers(db, &mut resealed.answers).await?;
+    resealed.unreadable_sources = verifiers(db, &mut resealed.verifiers).await?;
     seal_check(db).await?;
     unreadable.sort_unstable();
     unreadable.dedup();
@@ -192,6 +197,39 @@ async fn headers(db: &Database, count: &mut Count, unreadable: &mut Vec<Uuid>) -
         again(async || {
             sqlx::query!(
                 "update endpoint e set headers = t.new from unnest($1::uuid[], $2::bytea[], $3::bytea[]) t(id, old, new) where e.id = t.id and e.headers = t.old",
+                &batch.owners,
+                &batch.old,
+                &batch.new
+            )
+            .execute(db.pool())
+            .await
+        })
+        .await?;
+    }
+}
+
+/// Returns the sources whose verifier cannot be opened.
+async fn verifiers(db: &Database, count: &mut Count) -> Result<Vec<String>> {
+    let (mut after, mut unreadable) = (Uuid::nil(), Vec::new());
+    loop {
+        let rows = sqlx::query!(
+            r#"select id, verifier as "verifier!" from source where id > $1 and verifier is not null order by id limit $2"#,
+            after,
+            BATCH
+        )
+        .fetch_all(db.pool())
+        .await?;
+        let Some(last) = rows.last() else { return Ok(unreadable) };
+        after = last.id;
+        let mut batch = Batch::default();
+        for row in rows {
+            if !batch.add(db, Value { owner: row.id, sealed: row.verifier }, count) {
+                unreadable.push(SourceId::from(row.id).public());
+            }
+        }
+        again(async || {
+            sqlx::query!(
+                "update source s set verifier = t.new from unnest($1::uuid[], $2::bytea[], $3::bytea[]) t(id, old, new) where s.id = t.id and s.verifier = t.old",
                 &batch.owners,
                 &batch.old,
                 &batch.new

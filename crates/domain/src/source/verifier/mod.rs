@@ -50,6 +50,8 @@ pub enum Verifier {
     /// As Standard Webhooks says: `webhook-id`, `webhook-timestamp` and `webhook-signature`, or the same with `svix-`. The secret is of
     /// [`standard_secret`].
     Standard(SharedSecret, Duration),
+    /// There is one, and its secret cannot be opened here: nobody can prove anything to it.
+    Unreadable,
 }
 
 /// Why a request is refused.
@@ -79,6 +81,9 @@ pub enum Refusal {
     /// It does not fit the secret and the bytes that came.
     #[error("`{0}` does not fit: the secret of this source differs from the sender's, or the body was changed on its way")]
     Mismatch(String),
+    /// It cannot be told.
+    #[error("the secret of this source cannot be opened now: repeat the request in a while")]
+    Unreadable,
 }
 
 impl Verifier {
@@ -93,6 +98,7 @@ impl Verifier {
             Self::Convoy(version, secret, tolerance) => stamped::convoy(*version, secret, *tolerance, request, now),
             Self::Slack(secret, tolerance) => stamped::slack(secret, *tolerance, request, now),
             Self::Standard(secret, tolerance) => stamped::standard(secret, *tolerance, request, now),
+            Self::Unreadable => Err(Refusal::Unreadable),
         }
     }
 
