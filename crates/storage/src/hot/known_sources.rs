@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
 
-    fn mask(number: usize) -> Mask {
+    fn mask_of(number: usize) -> Mask {
         Mask::parse(&format!("{number:032}")).expect("a mask")
     }
 
@@ -175,14 +175,14 @@ mod tests {
         let known = KnownSources::default();
         let asked = Mutex::new(0);
         let knock = async |number: usize| {
-            let mask = mask(number);
+            let mask = mask_of(number);
             match known.wait(&mask).await {
                 Turn::Known(found) => found,
                 Turn::Ask(question) => {
                     tokio::task::yield_now().await;
                     *asked.lock() += 1;
                     assert!(question.masks.len() <= QUESTION + 1);
-                    let found = question.masks.iter().find(|its| **its == super::tests::mask(77)).cloned().map(door);
+                    let found = question.masks.iter().find(|its| **its == mask_of(77)).cloned().map(door);
                     question.answer(found.into_iter().collect(), &mask)
                 }
             }
@@ -198,11 +198,11 @@ mod tests {
     #[tokio::test]
     async fn guesses_drive_out_no_source_and_fill_no_memory() {
         let known = KnownSources::default();
-        let ask = async |number: usize, found: Vec<Door>| match known.wait(&mask(number)).await {
-            Turn::Ask(question) => question.answer(found, &mask(number)),
+        let ask = async |number: usize, found: Vec<Door>| match known.wait(&mask_of(number)).await {
+            Turn::Ask(question) => question.answer(found, &mask_of(number)),
             Turn::Known(found) => found,
         };
-        assert!(ask(0, vec![door(mask(0))]).await.is_some());
+        assert!(ask(0, vec![door(mask_of(0))]).await.is_some());
         for number in 1..=2 * MISSES {
             assert!(ask(number, Vec::new()).await.is_none());
         }

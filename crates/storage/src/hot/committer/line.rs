@@ -1,4 +1,4 @@
-//! Who is next: the new messages that wait for the writer, by tenant and application, of which each gets its share.
+//! Who is next: the new messages that wait for the writer, by tenant, and by application or source, of which each gets its share.
 //!
 //! A share is counted in what it costs to store: a message for thousands of endpoints is as many rows. Whoever has had the least
 //! comes first, and whoever comes anew begins at what the others have had. So a neighbour of one who publishes more than can be
@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use domain::id::{ApplicationId, TenantId};
+use domain::id::{ApplicationId, SourceId, TenantId};
 use sqlx::types::Uuid;
 
 use super::pending::Pending;
@@ -32,9 +32,22 @@ pub(super) struct Line {
 #[derive(Debug, Default)]
 struct Tenant {
     had: u64,
-    lanes: HashMap<ApplicationId, Lane>,
-    /// What the application that came last had had.
+    lanes: HashMap<Whose, Lane>,
+    /// What the one that came last had had.
     lane_had: u64,
+}
+
+/// Among those of a tenant, who publishes. All sources send to one application, so each of them stands for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Whose {
+    Application(ApplicationId),
+    Source(SourceId),
+}
+
+impl Whose {
+    fn of(pending: &Pending) -> Self {
+        pending.source_id().map_or(Self::Application(pending.subscribers.application.id), Self::Source)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +64,7 @@ struct Filling {
     bytes: usize,
     rows: usize,
     /// Whose next message must wait for another batch.
-    full: HashSet<ApplicationId>,
+    full: HashSet<Whose>,
     /// What may not share this batch.
     aside: Vec<Pending>,
 }
@@ -70,7 +83,7 @@ impl Line {
         let had = self.had;
         let tenant = self.tenants.entry(application.tenant_id).or_insert_with(|| Tenant { had, ..Tenant::default() });
         let had = tenant.lane_had;
-        tenant.lanes.entry(application.id).or_insert_with(|| Lane { had, ..Lane::default() })
+        tenant.lanes.entry(Whose::of(pending)).or_insert_with(|| Lane { had, ..Lane::default() })
     }
 
     /// The next batch. Left for a later one is what must not share it: a second use of a name (advisory locks are re-entrant, so
@@ -78,9 +91,9 @@ impl Line {
     pub(super) fn take(&mut self) -> Vec<Pending> {
         let mut filling = Filling::default();
         while filling.new.len() < CAP
-            && let Some((tenant_id, application_id)) = self.next(&filling.full)
+            && let Some((tenant_id, whose)) = self.next(&filling.full)
         {
-            self.take_from(tenant_id, application_id, &mut filling);
+            self.take_from(tenant_id, whose, &mut filling);
         }
         for pending in filling.aside.into_iter().rev() {
             self.lane(&pending).waiting.push_front(pending);
@@ -88,26 +101,26 @@ impl Line {
         filling.new
     }
 
-    /// Who has had the least, and of its applications the one that has.
-    fn next(&self, full: &HashSet<ApplicationId>) -> Option<(TenantId, ApplicationId)> {
+    /// Who has had the least, and of its applications and sources the one that has.
+    fn next(&self, full: &HashSet<Whose>) -> Option<(TenantId, Whose)> {
         let open = |tenant: &Tenant| {
             let lanes = tenant.lanes.iter().filter(|(id, _)| !full.contains(id));
             lanes.min_by_key(|(_, lane)| lane.had).map(|(id, _)| *id)
         };
-        let mut tenants: Option<(u64, TenantId, ApplicationId)> = None;
+        let mut tenants: Option<(u64, TenantId, Whose)> = None;
         for (tenant_id, tenant) in &self.tenants {
             if tenants.is_none_or(|(least, ..)| tenant.had < least)
-                && let Some(application_id) = open(tenant)
+                && let Some(whose) = open(tenant)
             {
-                tenants = Some((tenant.had, *tenant_id, application_id));
+                tenants = Some((tenant.had, *tenant_id, whose));
             }
         }
-        tenants.map(|(_, tenant_id, application_id)| (tenant_id, application_id))
+        tenants.map(|(_, tenant_id, whose)| (tenant_id, whose))
     }
 
-    fn take_from(&mut self, tenant_id: TenantId, application_id: ApplicationId, filling: &mut Filling) {
+    fn take_from(&mut self, tenant_id: TenantId, whose: Whose, filling: &mut Filling) {
         let Some(tenant) = self.tenants.get_mut(&tenant_id) else { return };
-        let Some(lane) = tenant.lanes.get_mut(&application_id) else { return };
+        let Some(lane) = tenant.lanes.get_mut(&whose) else { return };
         match lane.waiting.pop_front() {
             Some(pending) => match filling.add(pending) {
                 Fit::Taken(cost) => {
@@ -118,10 +131,10 @@ impl Line {
                 Fit::Gone => {}
                 Fit::NoRoom(pending) => {
                     lane.waiting.push_front(*pending);
-                    filling.full.insert(application_id);
+                    filling.full.insert(whose);
                 }
             },
-            None => drop(tenant.lanes.remove(&application_id)),
+            None => drop(tenant.lanes.remove(&whose)),
         }
         if tenant.lanes.is_empty() {
             self.tenants.remove(&tenant_id);
@@ -168,7 +181,7 @@ mod tests {
 
     use bytes::Bytes;
     use chrono::DateTime;
-    use domain::{application::Application, idempotency::Policy};
+    use domain::{application::Application, idempotency::Policy, message::Particulars};
     use rand::{RngExt, SeedableRng, rngs::StdRng};
     use tokio::sync::oneshot;
 
@@ -192,6 +205,11 @@ mod tests {
 
     impl Publishers {
         fn publish(&mut self, tenant: u128, application: u128, fan_out: usize) {
+            self.publish_by(None, tenant, application, fan_out);
+        }
+
+        fn publish_by(&mut self, source: Option<u128>, tenant: u128, application: u128, fan_out: usize) {
+            let source = source.map(|source| Uuid::from_u128(source).into());
             let application = Application {
                 id: Uuid::from_u128(application).into(),
                 tenant_id: Uuid::from_u128(tenant).into(),
@@ -203,7 +221,7 @@ mod tests {
                 created_at: DateTime::UNIX_EPOCH,
                 updated_at: DateTime::UNIX_EPOCH,
             };
-            let place = Arc::new(Room::default()).take(application.tenant_id, 2).expect("room");
+            let place = Arc::new(Room::default()).take(application.tenant_id, source, 2).expect("room");
             let new = NewMessage {
                 application: Reference::Id(application.id),
                 subscribers: Arc::new(Subscribers {
@@ -220,7 +238,7 @@ mod tests {
                 key_scope: KeyScope::Application,
                 payload: Bytes::from_static(b"{}"),
                 content_type: "application/json".into(),
-                particulars: None,
+                particulars: source.map(|source| Arc::new(Particulars { source: Some(source), ..Particulars::default() })),
                 payload_retention: None,
                 claim: None,
             };
@@ -282,6 +300,20 @@ mod tests {
                 assert!(most - least <= 2 * (MOST + 1), "seed {seed}, round {round}: {sizes:?} had {had:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_source_waits_behind_no_other_of_its_tenant() {
+        let mut publishers = Publishers::default();
+        for _ in 0..20 * CAP {
+            publishers.publish_by(Some(1), 1, 1, 20);
+        }
+        publishers.take();
+        publishers.publish_by(Some(2), 1, 1, 3);
+        publishers.publish(1, 1, 4);
+        let batch = publishers.take();
+        assert!(batch.contains(&(1, 3)), "another source has its turn in the next batch");
+        assert!(batch.contains(&(1, 4)), "and so has the application");
     }
 
     #[test]

@@ -21,7 +21,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use domain::{id::ApplicationId, message::Particulars, own_event::Kind};
+use domain::{
+    id::{ApplicationId, SourceId},
+    message::Particulars,
+    own_event::Kind,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -90,6 +94,11 @@ pub enum KeyScope {
 }
 
 impl NewMessage {
+    /// The source that it came by, if it did by one.
+    fn source_id(&self) -> Option<SourceId> {
+        self.particulars.as_ref().and_then(|particulars| particulars.source)
+    }
+
     /// How many bytes of content it has.
     fn bytes(&self) -> usize {
         self.payload.len() + self.particulars.as_ref().map_or(0, |particulars| particulars.bytes())
@@ -212,7 +221,7 @@ impl Publisher {
         if shared.db.is_down() {
             return Err(Error::Unavailable(None));
         }
-        let place = shared.room.take(new.subscribers.application.tenant_id, new.bytes()).ok_or(Error::Overloaded)?;
+        let place = shared.room.take(new.subscribers.application.tenant_id, new.source_id(), new.bytes()).ok_or(Error::Overloaded)?;
         let (reply, outcome) = oneshot::channel();
         let (id, takes_long) = (shared.db.new_id().into(), pending::takes_long(&new, &new.subscribers));
         let make = move || Pending::new(id, new, claim, reply, flight, place);

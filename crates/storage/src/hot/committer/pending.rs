@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use domain::{
     content_filter::ContentFilter,
-    id::{AttemptId, Id, MessageId},
+    id::{AttemptId, Id, MessageId, SourceId},
     idempotency::{payload_digest, scope_hash},
     message::Message,
     offer::Offer,
@@ -112,6 +112,11 @@ impl Pending {
             particulars: self.new.particulars.clone(),
             created_at: self.id.created_at(),
         }
+    }
+
+    /// The source that it came by, if it did by one.
+    pub(super) fn source_id(&self) -> Option<SourceId> {
+        self.new.source_id()
     }
 
     /// Those who are owed it.

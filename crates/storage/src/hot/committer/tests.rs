@@ -310,7 +310,7 @@ async fn a_batch_whose_commit_was_not_heard_of_is_run_again_without_a_trace() {
     let mut pending = Vec::new();
     for (claim, key) in [(Some(claim(1, 1)), None), (None, None), (None, Some("k")), (Some(claim(2, 2)), Some("other"))] {
         let new = NewMessage { claim, message_key: key.map(Into::into), ..stage.message("{}").await };
-        let place = shared.room.take(stage.tenant_id, 2).expect("room");
+        let place = shared.room.take(stage.tenant_id, None, 2).expect("room");
         pending.push(Pending::new(stage.db.new_id().into(), new.into(), claim, oneshot::channel().0, None, place));
     }
     let mut batch = batch::Batch::new(pending, Vec::new(), Some(&hand_off), LEASE);
