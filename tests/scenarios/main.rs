@@ -30,6 +30,8 @@ mod failover;
 mod front;
 /// One request, one effect.
 mod idempotency;
+/// Events of other services, which they send to sources.
+mod ingest;
 /// Slow lists are nobody else's trouble.
 mod lists;
 /// Somebody else locks our rows.

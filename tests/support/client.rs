@@ -172,6 +172,13 @@ impl Request {
         self
     }
 
+    /// Sets the body's bytes, and says nothing of what they are.
+    #[must_use]
+    pub fn untyped(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Some(body.into());
+        self
+    }
+
     /// Does not hold the answer against the contract: for paths that are not part of it.
     #[must_use]
     pub fn unchecked(mut self) -> Self {

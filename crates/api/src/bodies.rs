@@ -1,10 +1,16 @@
-//! How much of request bodies is held in memory: so many bytes in all, of which no tenant takes the half that is for others.
+//! How much of request bodies is held in memory: so many bytes in all, of which no tenant takes the half that is for others, and no source what is
+//! for the rest of its tenant.
 //!
 //! Room is taken as bytes arrive, so a client that announces much and sends little keeps nobody out.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    hash::Hash,
+    sync::Arc,
+    time::Duration,
+};
 
-use domain::id::TenantId;
+use domain::id::{SourceId, TenantId};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -24,15 +30,31 @@ pub(crate) struct Bodies {
 struct Taken {
     in_all: usize,
     tenants: HashMap<TenantId, usize>,
+    sources: HashMap<SourceId, usize>,
     /// When the log last said that there is no room.
     reminded: Option<Instant>,
+}
+
+/// Whose a body is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose {
+    /// Which tenant's.
+    pub(crate) tenant_id: TenantId,
+    /// By which source of it it comes, if it does by one.
+    pub(crate) source_id: Option<SourceId>,
+}
+
+impl From<TenantId> for Whose {
+    fn from(tenant_id: TenantId) -> Self {
+        Self { tenant_id, source_id: None }
+    }
 }
 
 /// The room of one request's body; free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Room {
     bodies: Arc<Bodies>,
-    tenant_id: TenantId,
+    whose: Whose,
     bytes: usize,
 }
 
@@ -52,18 +74,20 @@ impl Bodies {
     }
 
     /// For a body of which nothing has come; refused if there is no room now for as much as it is said to be.
-    pub(crate) fn room_for(self: &Arc<Self>, tenant_id: TenantId, announced: usize) -> Result<Room, Full> {
-        let room = Room { bodies: Arc::clone(self), tenant_id, bytes: 0 };
-        self.taken.lock().has(tenant_id, announced, self.bound).map(|()| room)
+    pub(crate) fn room_for(self: &Arc<Self>, whose: impl Into<Whose>, announced: usize) -> Result<Room, Full> {
+        let whose = whose.into();
+        let room = Room { bodies: Arc::clone(self), whose, bytes: 0 };
+        self.taken.lock().has(whose, announced, self.bound).map(|()| room)
     }
 }
 
 impl Taken {
-    /// Whether a tenant may have so many bytes more: it has no more than it leaves to others.
-    fn has(&mut self, tenant_id: TenantId, bytes: usize, bound: usize) -> Result<(), Full> {
-        let own = self.tenants.get(&tenant_id).copied().unwrap_or(0);
+    /// Whether a tenant may have so many bytes more: it has no more than it leaves to others, nor a source than it leaves to its tenant.
+    fn has(&mut self, whose: Whose, bytes: usize, bound: usize) -> Result<(), Full> {
+        let own = self.tenants.get(&whose.tenant_id).copied().unwrap_or(0);
         let (in_all, own) = (self.in_all.saturating_add(bytes), own.saturating_add(bytes));
-        if in_all <= bound && own <= bound - in_all {
+        let by_source = whose.source_id.map_or(0, |id| self.sources.get(&id).copied().unwrap_or(0).saturating_add(bytes));
+        if in_all <= bound && own <= bound - in_all && by_source <= bound - in_all - own {
             return Ok(());
         }
         if self.reminded.is_none_or(|at| at.elapsed() >= REMINDER) {
@@ -81,9 +105,12 @@ impl Room {
     /// Takes room for what has arrived.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Full> {
         let mut taken = self.bodies.taken.lock();
-        taken.has(self.tenant_id, bytes, self.bodies.bound)?;
+        taken.has(self.whose, bytes, self.bodies.bound)?;
         taken.in_all += bytes;
-        *taken.tenants.entry(self.tenant_id).or_default() += bytes;
+        *taken.tenants.entry(self.whose.tenant_id).or_default() += bytes;
+        if let Some(id) = self.whose.source_id {
+            *taken.sources.entry(id).or_default() += bytes;
+        }
         self.bytes += bytes;
         Ok(())
     }
@@ -96,11 +123,18 @@ impl Drop for Room {
         }
         let mut taken = self.bodies.taken.lock();
         taken.in_all = taken.in_all.saturating_sub(self.bytes);
-        if let Some(own) = taken.tenants.get_mut(&self.tenant_id) {
-            *own = own.saturating_sub(self.bytes);
-            if *own == 0 {
-                taken.tenants.remove(&self.tenant_id);
-            }
+        give_back(&mut taken.tenants, self.whose.tenant_id, self.bytes);
+        if let Some(id) = self.whose.source_id {
+            give_back(&mut taken.sources, id, self.bytes);
+        }
+    }
+}
+
+fn give_back<K: Eq + Hash>(taken: &mut HashMap<K, usize>, whose: K, bytes: usize) {
+    if let Entry::Occupied(mut entry) = taken.entry(whose) {
+        *entry.get_mut() = entry.get().saturating_sub(bytes);
+        if *entry.get() == 0 {
+            entry.remove();
         }
     }
 }
@@ -129,6 +163,20 @@ mod tests {
         drop(second);
         let taken = bodies.taken.lock();
         assert!(taken.in_all == 0 && taken.tenants.is_empty());
+    }
+
+    #[test]
+    fn a_source_leaves_room_to_the_rest_of_its_tenant() {
+        let bodies = Bodies::new(90);
+        let by = |source: u128| Whose { tenant_id: tenant(1), source_id: Some(Uuid::from_u128(source).into()) };
+        let mut flood = bodies.room_for(by(1), 30).expect("room");
+        assert_eq!((flood.take(30), flood.take(1)), (Ok(()), Err(Full)));
+        let mut quiet = bodies.room_for(by(2), 10).expect("some is for others of the tenant");
+        assert_eq!(quiet.take(10), Ok(()));
+        assert_eq!(bodies.room_for(tenant(1), 5).map(drop), Ok(()), "and for what does not come by a source");
+        drop((flood, quiet));
+        let taken = bodies.taken.lock();
+        assert!(taken.in_all == 0 && taken.tenants.is_empty() && taken.sources.is_empty());
     }
 
     #[test]

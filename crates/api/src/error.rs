@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use domain::idempotency::InvalidKey;
+use domain::{idempotency::InvalidKey, source::verifier::Refusal};
 use storage::Conflict;
 use thiserror::Error;
 
@@ -56,6 +56,9 @@ pub(crate) enum ApiError {
     /// The body is not JSON.
     #[error("the request body must be JSON: send `Content-Type: application/json` and no Content-Encoding")]
     UnsupportedMediaType,
+    /// A request for a source is not from the one who shares its secret.
+    #[error("the request could not be verified: {0}")]
+    Unverified(Refusal),
     /// The request does not say what it must, or says it wrongly.
     #[error("the request is invalid")]
     Invalid(Problem),
@@ -134,7 +137,9 @@ impl ApiError {
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) | Self::UnknownEventTypes(_) | Self::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::InvalidKey(_) | Self::BrokenBody | Self::LimitReached(_) | Self::Conflict(Conflict::Expunged) => StatusCode::BAD_REQUEST,
+            Self::Unverified(_) | Self::InvalidKey(_) | Self::BrokenBody | Self::LimitReached(_) | Self::Conflict(Conflict::Expunged) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::KeyInProgress | Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unavailable | Self::Crowded | Self::NoRoom | Self::ListTimedOut => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

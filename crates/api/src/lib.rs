@@ -2,12 +2,13 @@
 //!
 //! Reading order:
 //! [`routes`] what is at which path, and who may use it · [`transport`] from a connection to a request as handlers see it, and back ·
-//! [`caller`] who asks · [`bodies`] how much of requests is in memory · [`svix`] [`convoy`] the operations · [`error`] every refusal ·
+//! [`caller`] who asks · [`bodies`] how much of requests is in memory · [`svix`] [`convoy`] the operations ·
+//! [`ingest`] where others send to, who have no token · [`error`] every refusal ·
 //! [`context`] what handlers share · [`openapi`] the document · [`readiness`] [`metrics`] probes · [`front`] what a browser finds ·
 //! [`playground`] a receiver to try with.
 //!
 //! Each module uses only what stands before it in this line: `error` · `caller` `bodies` · `context` · `transport` · `svix` `convoy` ·
-//! `readiness` `metrics` `openapi` · `routes` · `front` · `playground`.
+//! `ingest` · `readiness` `metrics` `openapi` · `routes` · `front` · `playground`.
 
 mod bodies;
 mod caller;
@@ -15,6 +16,7 @@ mod context;
 mod convoy;
 mod error;
 mod front;
+mod ingest;
 mod metrics;
 mod openapi;
 mod playground;
@@ -56,11 +58,12 @@ const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 /// How many connections scrape a listener that has nothing but metrics.
 const SCRAPERS: usize = 64;
 /// Which dialect is spoken where.
-const DIALECTS: Dialects = Dialects { plain: &Svix, others: &[(convoy::PLACE, &Convoy)] };
+const DIALECTS: Dialects = Dialects { plain: &Svix, others: &[(convoy::PLACE, &Convoy), (convoy::source::INGEST, &Convoy)] };
 
 fn router(context: &Context) -> listener::Routes {
     let db = context.db.clone();
     let mut router = routes::router(context).merge(probes(&db, context.config.listener));
+    router = router.merge(Router::from(routes::ingest().with_state(context.clone())));
     let extras = front::Extras { playground: context.config.has_playground };
     router = router.route("/", get(front::page).with_state(extras));
     router = router.route("/docs", get(front::docs)).route("/openapi.yaml", get(front::document));

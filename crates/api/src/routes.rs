@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     context::Context,
     convoy::Convoy,
-    metrics, openapi, readiness,
+    ingest, metrics, openapi, readiness,
     svix::Svix,
     transport::table::{Table, operation},
 };
@@ -84,7 +84,7 @@ fn svix() -> Table {
 
 /// Those of the Convoy dialect.
 fn convoy() -> Table {
-    use crate::convoy::{attempt, delivery, event, event_type, project, publish};
+    use crate::convoy::{attempt, delivery, event, event_type, project, publish, source};
 
     Table::new(&Convoy)
         .allow(May::ReadProject, operation!(project::list))
@@ -105,6 +105,16 @@ fn convoy() -> Table {
         .allow(May::Resend, operation!(delivery::force_resend))
         .allow(May::ReadAttempt, operation!(attempt::list))
         .allow(May::ReadAttempt, operation!(attempt::get))
+        .allow(May::ReadSource, operation!(source::list))
+        .allow(May::WriteSource, operation!(source::create))
+        .allow(May::ReadSource, operation!(source::get))
+        .allow(May::WriteSource, operation!(source::update))
+        .allow(May::WriteSource, operation!(source::delete))
+}
+
+/// Where other services send to us, who have no token.
+pub(crate) fn ingest() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(ingest::receive, ingest::challenge))
 }
 
 /// What anybody may ask, and a process without an API answers too.
@@ -121,7 +131,7 @@ pub(crate) fn metrics() -> OpenApiRouter<Db> {
 pub(crate) fn document() -> OpenApi {
     let operations = convoy().document(svix().document(openapi::preamble()));
     let probes = probes().merge(metrics()).into_openapi();
-    openapi::complete(operations.merge_from(probes))
+    openapi::complete(operations.merge_from(ingest().into_openapi()).merge_from(probes))
 }
 
 /// The OpenAPI document of this release, as YAML.

@@ -7,5 +7,6 @@ mod keys;
 mod not_yet;
 mod particulars;
 mod project;
+mod source;
 mod subscribed;
 mod terms;

@@ -9,6 +9,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod attempt;
+mod broker;
 pub(crate) mod delivery;
 mod error;
 pub(crate) mod event;
@@ -19,6 +20,8 @@ pub(crate) mod page;
 pub(crate) mod project;
 mod project_config;
 pub(crate) mod publish;
+pub(crate) mod source;
+mod verifier;
 
 use axum::http::{HeaderMap, HeaderName, Method};
 use chrono::{DateTime, SecondsFormat, Utc};

@@ -71,7 +71,7 @@ fn code(error: &ApiError) -> &'static str {
         ApiError::NotYet(_) => "not_supported_yet",
         ApiError::MethodNotAllowed => "method_not_allowed",
         ApiError::Timeout => "request_timeout",
-        ApiError::BrokenBody => "generic_error",
+        ApiError::BrokenBody | ApiError::Unverified(_) => "generic_error",
         ApiError::TooLarge { .. } => "payload_too_large",
         ApiError::UnsupportedMediaType => "unsupported_media_type",
         ApiError::Invalid(_) | ApiError::UnknownEventTypes(_) => "validation_error",

@@ -37,7 +37,7 @@ use super::{
     pace,
 };
 use crate::{
-    bodies::{Bodies, Room},
+    bodies::{Bodies, Room, Whose},
     context::Context,
     error::ApiError,
 };
@@ -74,14 +74,23 @@ pub(crate) struct Admitted {
 /// Admits a request or refuses it, and carries it out to the end even if its connection goes away meanwhile.
 pub(crate) async fn admit(State((context, rules)): State<(Context, Rules)>, request: Request, next: Next) -> Response {
     let tasks = context.tasks.clone();
-    let work = AssertUnwindSafe(carry_out(context, rules, request, next)).catch_unwind().map(move |answer| {
+    to_the_end(tasks, rules.dialect, carry_out(context, rules, request, next)).await
+}
+
+/// Carries work out to the end whoever waits for it, and tells a refusal in the words of this dialect.
+pub(crate) fn to_the_end(
+    tasks: TaskTracker,
+    dialect: &'static dyn Dialect,
+    work: impl Future<Output = Response> + Send + 'static,
+) -> impl Future<Output = Response> + Send {
+    let work = AssertUnwindSafe(work).catch_unwind().map(move |answer| {
         let answer = answer.unwrap_or_else(|_| {
             tracing::error!("a handler panicked");
             ApiError::Internal.into_response()
         });
-        dialect::told(answer, rules.dialect)
+        dialect::told(answer, dialect)
     });
-    ToTheEnd { work: Some(Box::pin(work)), tasks }.await
+    ToTheEnd { work: Some(Box::pin(work)), tasks }
 }
 
 /// Work that is finished whoever waits for it: if it is dropped half-way, a task of its own takes it over.
@@ -199,12 +208,12 @@ impl Incoming {
         Self { body, announced, awaits_consent: headers.contains_key(header::EXPECT), received: 0, begun: Instant::now() }
     }
 
-    /// Reads all of it, if it is at most `limit` bytes, and there is room for a tenant's.
-    pub(crate) async fn read(&mut self, limit: usize, bodies: &Arc<Bodies>, tenant_id: TenantId) -> Result<(Bytes, Room), ApiError> {
+    /// Reads all of it, if it is at most `limit` bytes, and there is room for one of this owner.
+    pub(crate) async fn read(&mut self, limit: usize, bodies: &Arc<Bodies>, whose: impl Into<Whose>) -> Result<(Bytes, Room), ApiError> {
         if self.announced.is_some_and(|length| length > limit) {
             return Err(ApiError::TooLarge { limit });
         }
-        let mut room = bodies.room_for(tenant_id, self.announced.unwrap_or(0))?;
+        let mut room = bodies.room_for(whose, self.announced.unwrap_or(0))?;
         self.awaits_consent = false;
         let mut first = Bytes::new();
         let mut rest = BytesMut::new();

@@ -93,6 +93,11 @@ impl Location {
         Ok(Self { place })
     }
 
+    /// Whether it lies in the body.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.place, Place::Body(_))
+    }
+
     /// The one spelling of this location: a header's name in small letters, anything else as it was given.
     pub fn text(&self) -> String {
         match &self.place {
@@ -104,7 +109,7 @@ impl Location {
 }
 
 /// A name in small letters, if it is a token (RFC 9110 §5.6.2).
-pub(super) fn header_name(name: &str) -> Option<String> {
+pub fn header_name(name: &str) -> Option<String> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     (!name.is_empty() && name.bytes().all(is_token)).then(|| name.to_ascii_lowercase())
 }
@@ -151,7 +156,7 @@ impl Locations {
 
     /// Whether one of them lies in the body, which has to be parsed then.
     pub fn need_body(&self) -> bool {
-        self.0.iter().any(|location| matches!(location.place, Place::Body(_)))
+        self.0.iter().any(Location::is_in_body)
     }
 }
 

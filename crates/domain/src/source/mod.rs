@@ -25,6 +25,8 @@ use crate::id::{SourceId, TenantId};
 
 /// The longest text that a source answers with, in bytes.
 pub const MAX_RESPONSE: usize = 16 * 1024;
+/// What that text is, if nothing is said of it.
+pub const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Where another service sends to us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +127,11 @@ providers! {
 const MAX_EVENT_TYPE: usize = 256;
 
 impl Definition {
+    /// Whether something is looked for in bodies, so that they have to be parsed.
+    pub fn looks_into_bodies(&self) -> bool {
+        self.locations.need_body() || self.event_type_at.as_ref().is_some_and(Location::is_in_body)
+    }
+
     /// What happened, as the request says where the source has it look. Where it says nothing, or nothing that can be a name, it is
     /// `source.` and the source's id: so renaming a source changes nothing, and its mask stays unknown.
     pub fn event_type(&self, id: SourceId, request: &Incoming<'_>, content: Content<'_>) -> String {
