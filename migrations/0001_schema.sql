@@ -221,6 +221,7 @@ comment on column endpoint.since_version is 'the first version of its applicatio
 comment on column endpoint.headers is 'sealed JSON object';
 create unique index endpoint_uid on endpoint (application_id, uid) where deleted_at is null;
 create index endpoint_list on endpoint (application_id, id) where deleted_at is null;
+create index endpoint_of_tenant on endpoint (tenant_id, id) where deleted_at is null;
 
 create table endpoint_secret (
   id uuid primary key,

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The tags of operations, in reading order.
-const TAGS: [&str; 9] = [
+const TAGS: [&str; 12] = [
     "Application",
     "Endpoint",
     "Event Type",
@@ -38,6 +38,9 @@ const TAGS: [&str; 9] = [
     "Health",
     "Convoy: Projects",
     "Convoy: Event types",
+    "Convoy: Endpoints",
+    "Convoy: Subscriptions",
+    "Convoy: Filters",
 ];
 
 /// What the document says before the first operation.

@@ -84,7 +84,7 @@ fn svix() -> Table {
 
 /// Those of the Convoy dialect.
 fn convoy() -> Table {
-    use crate::convoy::{attempt, delivery, event, event_type, project, publish, source};
+    use crate::convoy::{attempt, delivery, endpoint, event, event_type, filter, project, publish, source, subscription};
 
     Table::new(&Convoy)
         .allow(May::ReadProject, operation!(project::list))
@@ -110,6 +110,30 @@ fn convoy() -> Table {
         .allow(May::ReadSource, operation!(source::get))
         .allow(May::WriteSource, operation!(source::update))
         .allow(May::WriteSource, operation!(source::delete))
+        .allow(May::ReadEndpoint, operation!(endpoint::list))
+        .allow(May::WriteEndpoint, operation!(endpoint::create))
+        .allow(May::ReadEndpoint, operation!(endpoint::get))
+        .allow(May::WriteEndpoint, operation!(endpoint::update))
+        .allow(May::WriteEndpoint, operation!(endpoint::delete))
+        .allow(May::WriteEndpointSecret, operation!(endpoint::expire_secret))
+        .allow(May::WriteEndpoint, operation!(endpoint::pause))
+        .allow(May::WriteEndpoint, operation!(endpoint::activate))
+        .allow(May::ReadSubscription, operation!(subscription::list))
+        .allow(May::WriteSubscription, operation!(subscription::create))
+        .allow(May::ReadSubscription, operation!(subscription::get))
+        .allow(May::WriteSubscription, operation!(subscription::update))
+        .allow(May::WriteSubscription, operation!(subscription::delete))
+        .allow(May::WriteSubscription, operation!(subscription::toggle_status))
+        .allow(May::ReadSubscription, operation!(subscription::test_filter))
+        .allow(May::ReadSubscription, operation!(filter::list))
+        .allow(May::WriteSubscription, operation!(filter::create))
+        .allow(May::WriteSubscription, operation!(filter::bulk_create))
+        .allow(May::WriteSubscription, operation!(filter::bulk_update))
+        .allow(May::WriteSubscription, operation!(filter::bulk_update_by_post))
+        .allow(May::ReadSubscription, operation!(filter::get))
+        .allow(May::WriteSubscription, operation!(filter::update))
+        .allow(May::WriteSubscription, operation!(filter::delete))
+        .allow(May::ReadSubscription, operation!(filter::test))
 }
 
 /// Where other services send to us, who have no token.

@@ -2,6 +2,7 @@
 
 mod behind;
 mod callers;
+mod endpoint;
 mod event_type;
 mod keys;
 mod not_yet;
@@ -9,4 +10,5 @@ mod particulars;
 mod project;
 mod source;
 mod subscribed;
+mod subscription;
 mod terms;

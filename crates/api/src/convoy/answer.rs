@@ -105,6 +105,23 @@ impl ToSchema for Null {
     }
 }
 
+/// Whether something is so.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Flag(pub(crate) bool);
+
+impl PartialSchema for Flag {
+    fn schema() -> RefOr<Schema> {
+        bool::schema()
+    }
+}
+
+impl ToSchema for Flag {
+    fn name() -> Cow<'static, str> {
+        "Convoy.Flag".into()
+    }
+}
+
 /// Everything that there is, without pages.
 #[derive(Debug, Serialize)]
 #[serde(transparent)]

@@ -26,6 +26,7 @@ use crate::{
     error::{ApiError, ApiResult},
     transport::{
         call::Call,
+        dialect::Kind,
         query::{Asked, Parameters},
     },
 };
@@ -214,10 +215,7 @@ pub(crate) async fn get(call: Call) -> ApiResult<Told<200, EventOut>> {
 
 /// The event in the path.
 pub(super) fn event_id(call: &Call) -> ApiResult<MessageId> {
-    match call.message() {
-        Reference::Id(id) => Ok(id),
-        Reference::Uid(_) => Err(ApiError::NotFound("event")),
-    }
+    call.id(Kind::Message, "event")
 }
 
 /// Replay an event

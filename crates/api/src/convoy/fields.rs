@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 
 use domain::{
-    application::{MAX_NAME, check_name},
+    application::{MAX_NAME, Uid, check_name},
     endpoint::EndpointUrl,
+    id::ApplicationId,
     idempotency::{MAX_KEY, check_message_key},
+    signing::Secret,
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::json;
@@ -90,6 +92,23 @@ text_field!(
     |text| if text.is_empty() { Ok(String::new()) } else { check_message_key(text).map(|()| text.to_owned()).map_err(|error| error.to_string()) },
     text().max_length(Some(MAX_KEY)).pattern(Some("^([!-~]([ -~]*[!-~])?)?$")).examples([json!("order-4711-paid")])
 );
+text_field!(
+    /// The tenant's name for one of its customers; empty is none. Letters, digits, `-`, `_` and `.`, and not like an id of ours.
+    Owner as "Convoy.Owner", Option<Uid>,
+    |text| if text.is_empty() { Ok(None) } else { Uid::parse::<ApplicationId>(text).map(Some).map_err(|error| error.to_string()) },
+    text().pattern(Some(r"^[a-zA-Z0-9\-_.]*$")).max_length(Some(MAX_NAME)).examples([json!("customer-4711")])
+);
+text_field!(
+    /// A secret that signs webhooks: any text, which is used as it is; empty is none.
+    SecretText as "Convoy.Secret", String, plain, text().pattern(Some(r"^[^\x00]*$")).max_length(Some(MAX_TEXT))
+);
+
+impl SecretText {
+    /// The secret, if there is one.
+    pub(crate) fn secret(&self) -> Option<Secret> {
+        (!self.0.is_empty()).then(|| Secret::symmetric(self.0.as_bytes().to_vec()))
+    }
+}
 
 impl Serialize for Text {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

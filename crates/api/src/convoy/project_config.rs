@@ -200,8 +200,10 @@ fn header_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::
     if name.is_empty() || name.eq_ignore_ascii_case(SIGNATURE_HEADER) {
         return Ok(signature_header());
     }
-    domain::endpoint::check_header_changes(std::iter::once((name.as_str(), ""))).map_err(D::Error::custom)?;
-    Ok(name)
+    match domain::project::signature_header(&name) {
+        Some(_) => Ok(name),
+        None => Err(D::Error::custom("must be the name of a header that is not reserved, such as `X-Convoy-Signature`")),
+    }
 }
 
 fn versions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SignatureVersion>, D::Error> {

@@ -213,12 +213,23 @@ impl Call {
     /// The thing of this kind in the path, where all are called by their ids: `what` is what it is.
     pub(crate) fn id<I: Id>(&self, kind: Kind, what: &'static str) -> ApiResult<I> {
         let id = self.named(kind).and_then(|text| self.dialect.id(kind, text));
-        id.map(I::from).ok_or(ApiError::NotFound(what))
+        id.map(I::from).ok_or_else(|| self.missing().map_or(ApiError::NotFound(what), ApiError::NotYet))
+    }
+
+    /// The operation that we do not have whose name stands where another one has an id.
+    fn missing(&self) -> Option<String> {
+        let path = self.path.iter().fold(self.route.clone(), |path, (name, value)| path.replace(&format!("{{{name}}}"), value));
+        self.dialect.missing(&self.method, &path)
     }
 
     /// The name in the path of what has no id.
     pub(crate) fn name(&self) -> &str {
         self.named(Kind::Name).unwrap_or_default()
+    }
+
+    /// The body, which must be a JSON array.
+    pub(crate) fn json_list<'a, T: Deserialize<'a>>(&'a self) -> ApiResult<Vec<T>> {
+        json::parse_list(&self.body)
     }
 
     /// The body, which must be a JSON object.

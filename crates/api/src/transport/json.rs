@@ -26,6 +26,16 @@ pub(crate) fn is_announced(headers: &HeaderMap) -> bool {
 
 /// Reads a JSON object.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> ApiResult<T> {
+    parse_as(body, b'{', "object")
+}
+
+/// Reads a JSON array.
+pub(crate) fn parse_list<'a, T: Deserialize<'a>>(body: &'a [u8]) -> ApiResult<Vec<T>> {
+    parse_as(body, b'[', "array")
+}
+
+/// Reads what begins so, and is called so.
+fn parse_as<'a, T: Deserialize<'a>>(body: &'a [u8], begins: u8, name: &str) -> ApiResult<T> {
     let text = std::str::from_utf8(body).map_err(|_| ApiError::malformed(&["body"], "is not valid UTF-8"))?;
     let first = text.trim_ascii_start().bytes().next();
     if let Some(field) = field_nested_too_deep(body) {
@@ -33,12 +43,12 @@ pub(crate) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> ApiResult<T> {
         return Err(ApiError::malformed(&loc, format!("is nested deeper than {MAX_DEPTH} levels")));
     }
     if first.is_none() {
-        return Err(ApiError::malformed(&["body"], "is empty: a JSON object is required"));
+        return Err(ApiError::malformed(&["body"], format!("is empty: a JSON {name} is required")));
     }
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    if first != Some(b'{') {
+    if first != Some(begins) {
         serde::de::IgnoredAny::deserialize(&mut deserializer).map_err(|error| ApiError::malformed(&["body"], error.to_string()))?;
-        return Err(ApiError::malformed(&["body"], "must be a JSON object"));
+        return Err(ApiError::malformed(&["body"], format!("must be a JSON {name}")));
     }
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| report(&error))?;
     deserializer.end().map_err(|error| ApiError::malformed(&["body"], error.to_string()))?;

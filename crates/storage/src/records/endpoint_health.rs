@@ -133,12 +133,17 @@ pub(crate) async fn pause(tx: &mut Connection, tenant_id: Uuid, endpoint_id: Uui
 /// Which of these endpoints are paused.
 pub async fn paused(db: &Database, tenant_id: TenantId, endpoints: &[EndpointId]) -> Result<HashSet<EndpointId>> {
     let ids: Vec<_> = endpoints.iter().copied().map(Uuid::from).collect();
+    paused_of(&mut db.pool().acquire().await?, tenant_id, &ids).await
+}
+
+/// The same in the snapshot of `connection`.
+pub(crate) async fn paused_of(connection: &mut Connection, tenant_id: TenantId, endpoints: &[Uuid]) -> Result<HashSet<EndpointId>> {
     let rows = sqlx::query_scalar!(
         "select endpoint_id from endpoint_health where endpoint_id = any ($1) and tenant_id = $2 and state = 3",
-        &ids,
+        endpoints,
         Uuid::from(tenant_id),
     );
-    Ok(rows.fetch_all(db.pool()).await?.into_iter().map(EndpointId::from).collect())
+    Ok(rows.fetch_all(connection).await?.into_iter().map(EndpointId::from).collect())
 }
 
 /// Drops the rows of endpoints that have been well for an hour, and of those that are gone; one that has been recovering for an

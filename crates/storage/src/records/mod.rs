@@ -19,6 +19,7 @@ pub(crate) mod own_events;
 pub(crate) mod particulars;
 pub mod policies;
 pub mod project_deliveries;
+pub mod project_endpoints;
 pub mod project_messages;
 pub mod project_resends;
 pub mod project_rules;

@@ -124,7 +124,7 @@ async fn application(connection: &mut Connection, tenant_id: TenantId) -> Result
     Ok(id.map(ApplicationId::from))
 }
 
-async fn of(connection: &mut Connection, tenant_id: TenantId) -> Result<Project> {
+pub(crate) async fn of(connection: &mut Connection, tenant_id: TenantId) -> Result<Project> {
     let row = sqlx::query_as!(
         Row,
         r#"select t.id as tenant_id, p.application_id as "application_id?", p.kind as "kind?", coalesce(p.name, t.subject) as "name!",

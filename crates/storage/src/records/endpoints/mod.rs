@@ -328,6 +328,22 @@ pub(crate) async fn of_ids(connection: &mut Connection, application_id: Applicat
     Ok(rows.into_iter().map(Endpoint::from).collect())
 }
 
+/// Live endpoints of a tenant by id, whatever their application.
+pub(crate) async fn of_tenant(connection: &mut Connection, tenant_id: TenantId, ids: &[Uuid]) -> Result<Vec<Endpoint>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select id, tenant_id, application_id, uid, url, description, version, throttle_rate, is_disabled, event_types, channels, filter as "filter: Json<Value>",
+                  subscriptions as "subscriptions: Json<Value>", settings as "settings: Json<Value>",
+                  metadata as "metadata: Json<Metadata>", headers, since_version, created_at, updated_at
+             from endpoint where id = any ($1) and tenant_id = $2 and deleted_at is null"#,
+        ids,
+        Uuid::from(tenant_id),
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(Endpoint::from).collect())
+}
+
 /// Locks the application of a live endpoint, for a write to the endpoint.
 async fn lock(tx: &mut Connection, address: &Address) -> Result<(ApplicationId, EndpointId)> {
     let application_id = applications::lock(&mut *tx, address.tenant_id, &address.application).await?;
