@@ -52,14 +52,15 @@ impl Behind {
         let render = move |result: Result<&E::Output, &Error>| {
             match result {
                 Ok(output) => *brought.lock() = Some(output.clone()),
-                Err(Error::Conflict(conflict)) => *refused.lock() = Some(*conflict),
+                Err(Error::Conflict(conflict)) => *refused.lock() = Some((*conflict).into()),
+                Err(Error::LimitReached(why)) => *refused.lock() = Some(Error::LimitReached(why)),
                 Err(error) => panic!("{error}"),
             }
             Answer { status: 200, body: bytes::Bytes::new(), content_type: None, location: None }
         };
         idempotency::execute(&self.db, None, effect, render).await?;
-        let conflict = refusal.lock().take();
-        conflict.map_or_else(|| Ok(output.lock().take().expect("an output")), |conflict| Err(conflict.into()))
+        let refused: Option<Error> = refusal.lock().take();
+        refused.map_or_else(|| Ok(output.lock().take().expect("an output")), Err)
     }
 
     /// An endpoint of a customer that gets what its subscriptions let through.

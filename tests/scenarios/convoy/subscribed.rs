@@ -183,6 +183,55 @@ async fn a_subscription_to_a_source_is_for_endpoints_of_the_project_itself() {
 }
 
 #[tokio::test]
+async fn what_an_endpoint_keeps_of_its_subscriptions_has_a_bound() {
+    let stage = Stage::new().await;
+    let made = stage.behind.write(stage.create(&["*"], json!({}))).await.expect("it is made");
+    let long = filter(json!({ "body": { "name": "x".repeat(60_000) } }));
+    let add = |number: usize| {
+        FilterChange::Add(NewFilter { event_type: format!("type-{number}"), enabled_at: Some(Utc::now()), filter: long.clone() })
+    };
+    let all = |numbers: std::ops::Range<usize>| ChangeFilters {
+        tenant_id: stage.behind.tenant_id,
+        id: made.id,
+        changes: numbers.map(add).collect(),
+    };
+    stage.behind.write(all(0..15)).await.expect("there is room");
+    let refused = stage.behind.write(all(15..30)).await;
+    assert!(matches!(refused, Err(Error::LimitReached(why)) if why.contains("1 MiB")), "{refused:?}");
+    let shown = subscriptions::get(&stage.behind.db, stage.behind.tenant_id, made.id).await.expect("it is there");
+    assert_eq!(shown.filters.len(), 15, "all of them or none");
+    assert_eq!(stage.why_not(json!({})).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_large_fan_out_goes_to_those_whose_subscriptions_let_it_through() {
+    let stage = Stage::new().await;
+    let source_id = SourceId(uuid::Uuid::now_v7());
+    stage.behind.write(stage.create(&["*"], json!({ "query": { "team": "a" } }))).await.expect("it is made");
+    stage.app.database.copy_endpoint(&stage.customer.id, 620).await;
+    let subscribe = format!(
+        "update endpoint set subscriptions = case when place <= 20 then '[]' else jsonb_set(wanted, '{{0,source}}', '\"{}\"') end
+           from (select row_number() over (order by id) as place, id as copy from endpoint) all_of_them,
+                (select subscriptions as wanted from endpoint where subscriptions is not null) made
+           where id = copy;
+         update application set version = version + 1",
+        source_id.0
+    );
+    stage.app.database.execute(&subscribe).await;
+    let by = |source, query: &str| Special {
+        particulars: Some(Particulars { source: Some(source), query: Some(query.to_owned()), ..Particulars::default() }),
+        ..Special::default()
+    };
+    stage.behind.publish(&stage.customer, &json!({}), by(SourceId(uuid::Uuid::nil()), "team=a")).await;
+    stage.behind.publish(&stage.customer, &json!({}), by(source_id, "team=b")).await;
+    let (id, _) = stage.behind.publish(&stage.customer, &json!({}), by(source_id, "team=a")).await;
+    let webhooks = stage.receiver.received(600).await;
+    stage.app.database.nothing_owed().await;
+    assert!(webhooks.iter().all(|webhook| webhook.id() == id));
+    assert_eq!(stage.receiver.so_far().len(), 600);
+}
+
+#[tokio::test]
 async fn what_was_missed_before_it_was_subscribed_can_be_replayed_and_nothing_else() {
     let stage = Stage::new().await;
     let mut wanted = Vec::new();

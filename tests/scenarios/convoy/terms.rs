@@ -59,14 +59,14 @@ async fn deliveries_are_tried_again_as_the_endpoint_says_else_the_project_else_t
     };
     assert!((30..=73).contains(&wait(&of_project[0]).await));
     let behind = Behind::of(&app).await;
-    let retry = RetryStrategy::new(Growth::Exponential, Duration::from_secs(600), 2).ok();
+    let retry = RetryStrategy::new(Growth::Exponential, Duration::from_mins(10), 2).ok();
     set(&behind, &customer, endpoint_id, Settings { retry, ..Settings::default() }).await;
     let of_endpoint = attempts(2).await;
     assert!((450..=721).contains(&wait(&of_endpoint[0]).await));
     let told = receiver.so_far().pop().expect("the last attempt").header("posthaste-redelivery-until").to_owned();
     let first = receiver.so_far().iter().rev().nth(1).expect("the first attempt").header("posthaste-redelivery-until").to_owned();
     let left = |text: &str| text.parse::<chrono::DateTime<chrono::Utc>>().expect("RFC 3339");
-    assert!(left(&first) > left(&told) + Duration::from_secs(600), "{first} {told}: the promise goes by the same strategy");
+    assert!(left(&first) > left(&told) + Duration::from_mins(10), "{first} {told}: the promise goes by the same strategy");
     set(&behind, &customer, endpoint_id, Settings::default()).await;
     project.put("", &json!({ "config": { "strategy": null } })).await;
     attempts(1).await;
@@ -100,7 +100,7 @@ async fn a_request_may_take_as_long_as_the_endpoint_says_and_never_longer_than_t
     receiver.on("/", vec![Reply::hang(); 2]);
     let endpoint = customer.endpoint(&receiver.url("/")).await;
     let endpoint_id = EndpointId::parse(&endpoint).expect("an id");
-    for (timeout, says) in [(Duration::from_millis(300), "300ms"), (Duration::from_secs(60), "1.5s")] {
+    for (timeout, says) in [(Duration::from_millis(300), "300ms"), (Duration::from_mins(1), "1.5s")] {
         set(&behind, &customer, endpoint_id, Settings { timeout: Some(timeout), ..Settings::default() }).await;
         let id = customer.publish(&json!({})).await;
         let attempt = customer.attempts(&id, 1).await.remove(0);

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Uuid;
 
-use crate::{Result, connection::Connection};
+use crate::{Error, Result, connection::Connection};
+
+/// The most that an endpoint keeps of its subscriptions, in bytes of JSON: whoever publishes has all of it in memory.
+const MAX_WRITTEN: i32 = 1 << 20;
 
 /// What an endpoint keeps of one of its subscriptions.
 #[derive(Debug, Deserialize)]
@@ -74,17 +77,21 @@ pub(crate) fn write_filters(filters: &[TypeFilter]) -> Value {
 /// Makes the copy of its subscriptions that an endpoint keeps. Its application must be locked, and gets its next version in the same
 /// transaction.
 pub(crate) async fn renew(tx: &mut Connection, tenant_id: Uuid, endpoint_id: Uuid) -> Result<()> {
-    sqlx::query!(
-        "update endpoint set subscriptions = (
+    let written = sqlx::query_scalar!(
+        r#"update endpoint set subscriptions = (
              select coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'source', s.source_id, 'event_types', s.event_types, 'filter', s.filter,
                  'filters', s.filters) order by s.id), '[]')
                from subscription s where s.endpoint_id = $1 and s.tenant_id = $2 and s.deleted_at is null)
-          where id = $1 and tenant_id = $2",
+          where id = $1 and tenant_id = $2
+          returning octet_length(subscriptions::text) as "written!""#,
         endpoint_id,
         tenant_id,
     )
-    .execute(tx)
+    .fetch_optional(tx)
     .await?;
+    if written.is_some_and(|written| written > MAX_WRITTEN) {
+        return Err(Error::LimitReached("the filters of all subscriptions of an endpoint can have at most 1 MiB together: shorten one"));
+    }
     Ok(())
 }
 
