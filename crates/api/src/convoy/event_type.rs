@@ -89,7 +89,7 @@ fn schema<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D
 }
 
 /// What is kept for a schema.
-fn versions(schema: Value) -> Option<Value> {
+fn versions(schema: &Value) -> Option<Value> {
     if schema.as_object().is_none_or(Map::is_empty) { None } else { Some(json!({ VERSION: schema })) }
 }
 
@@ -134,7 +134,7 @@ pub(crate) async fn create(call: Call) -> ApiResult<Told<201, EventTypeOut>> {
         let change = Change {
             description: body.description.map(|text| text.0),
             group_name: Some(body.category.map(|text| text.0)),
-            schemas: Some(body.json_schema.and_then(versions)),
+            schemas: Some(body.json_schema.as_ref().and_then(versions)),
             ..Change::default()
         };
         Create { tenant_id: call.tenant_id(), name: body.name.0, change }
@@ -153,7 +153,7 @@ pub(crate) async fn update(call: Call) -> ApiResult<Told<202, EventTypeOut>> {
             let change = Change {
                 description: body.description.map(|text| text.0),
                 group_name: body.category.map(|category| category.map(|text| text.0)),
-                schemas: body.json_schema.map(versions),
+                schemas: body.json_schema.as_ref().map(versions),
                 ..Change::default()
             };
             of_id(&call, change).await
