@@ -59,7 +59,9 @@ pub(crate) fn types(recorded: &Value) -> Vec<String> {
 fn statements() -> Vec<Statement> {
     let mut lists = Vec::new();
     for (sql, parameters) in recorded() {
-        assert!(!sql.contains("order by case"), "no index has such an order: {sql}");
+        // Those of a whole tenant are merged from a page of each of its applications, and these an index has.
+        let is_merged = sql.contains(" cross join lateral messages_of_key_v1(");
+        assert!(is_merged || !sql.contains("order by case"), "no index has such an order: {sql}");
         if ["id", "a.id", "name"]
             .iter()
             .any(|key| ["asc", "desc"].iter().any(|order| sql.ends_with(&format!("order by {key} {order} limit $4"))))
