@@ -36,6 +36,12 @@ pub fn operations() -> Vec<(String, String)> {
     CONTRACT.paths.iter().flat_map(of_path).collect()
 }
 
+/// Those of the Svix dialect, and of no dialect.
+pub fn operations_of_svix() -> Vec<(String, String)> {
+    let is_of_another = |path: &str| path.starts_with("/api/v1/projects") || path.starts_with("/ingest/");
+    operations().into_iter().filter(|(_, path)| !is_of_another(path)).collect()
+}
+
 /// What a caller must be allowed, operation by operation: method, path template, and the name of the permission. Operations that anybody
 /// may ask for are not among them.
 pub fn permissions() -> Vec<(String, String, String)> {

@@ -110,3 +110,23 @@ async fn what_is_no_valid_key_is_told_why() {
         assert!(!is_done && said.contains(why), "{arguments:?}: {said}");
     }
 }
+
+/// A write under an `Idempotency-Key` header is done once, in this dialect as in the other.
+#[tokio::test]
+async fn a_post_under_a_key_is_done_once() {
+    let app = App::start().await;
+    let project = Project::of(&app.client).await;
+    let endpoint = json!({ "name": "once", "url": "https://example.com/" });
+    let post = async |rest: &str, body: &serde_json::Value, key: &str| {
+        app.client.request("POST", &project.path(rest)).key(key).json(body).send().await
+    };
+    let (first, again) = (post("/endpoints", &endpoint, "one").await.expect(201), post("/endpoints", &endpoint, "one").await.expect(201));
+    assert!(!first.is_replay() && again.is_replay());
+    assert_eq!(first.json(), again.json());
+    assert_eq!(project.get("/endpoints").await["content"].as_array().map(Vec::len), Some(1));
+    let subscription = json!({ "name": "once", "endpoint_id": first.json()["data"]["uid"] });
+    let (first, again) = (post("/subscriptions", &subscription, "two").await, post("/subscriptions", &subscription, "two").await);
+    assert_eq!((first.status, again.status, again.is_replay()), (201, 201, true));
+    let other = post("/subscriptions", &json!({ "name": "another" }), "two").await.expect(422).json();
+    assert_eq!(other["status"], false);
+}
