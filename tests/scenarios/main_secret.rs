@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 use support::{
-    Answer, Customer, Database, MAIN_SECRET, Receiver, eventually, new_tenant,
+    Answer, Customer, Database, MAIN_SECRET, Project, Receiver, eventually, new_tenant,
     processes::{self, ServerProcess, command, run},
     scrape::Scrape,
 };
@@ -44,6 +44,23 @@ async fn reseal(database: &Database, secrets: Secrets) -> (bool, String) {
 /// Lets the half minute pass after which a secret counts as out of use.
 async fn let_time_pass(database: &Database) {
     database.execute("update main_secret set noted_at = now() - interval '1 minute'").await;
+}
+
+/// A new source of GitHub's, made by this server: the last part of its URL, and the signature of an empty object.
+async fn source(server: &ServerProcess) -> (String, String) {
+    use hmac::{Hmac, KeyInit, Mac};
+
+    let definition = json!({ "name": "GitHub", "provider": "github", "verifier": { "type": "hmac", "hmac": { "secret": "sealed" } } });
+    let source = Project::of(&server.client).await.post("/sources", &definition).await;
+    let mac = Hmac::<sha2::Sha256>::new_from_slice(b"sealed").expect("any length").chain_update(b"{}").finalize().into_bytes();
+    let signature = mac.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    (source["mask_id"].as_str().expect("a mask").to_owned(), format!("sha256={signature}"))
+}
+
+/// Sends an event to a source through a server, which must know it for genuine.
+async fn takes(server: &ServerProcess, (mask, signature): &(String, String)) {
+    let request = server.client.anonymous().request("POST", &format!("/ingest/{mask}")).bytes("{}");
+    request.header("x-hub-signature-256", signature).send().await.expect(200);
 }
 
 /// Publishes through a server, and waits until every one of these endpoints has its webhook, with its headers and its signature.
@@ -130,20 +147,23 @@ async fn what_an_old_secret_sealed_is_sealed_anew_in_a_count_that_is_said() {
     let customer = Customer::create(&first.client).await;
     let endpoints = [endpoint(&customer, &first).await, endpoint(&customer, &first).await];
     create_under_a_key(&first).await;
+    let source = source(&first).await;
+    takes(&first, &source).await;
     stop(first).await;
     let (is_complete, said) = reseal(&database, NEW_ALONE).await;
     assert!(!is_complete && said.contains("POSTHASTE_MAIN_SECRET"), "without the old one it does nothing: {said}");
     let_time_pass(&database).await;
     let (is_complete, said) = reseal(&database, NEW_AND_OLD).await;
     assert!(is_complete, "{said}");
-    for line in ["signing secrets: 2 sealed anew, 0 were", "custom headers: 2 sealed anew, 0 were", "saved answers: 1 sealed anew, 0 were"]
-    {
-        assert!(said.contains(line), "{line} in: {said}");
+    for line in ["signing secrets: 2", "custom headers: 2", "saved answers: 1", "verifiers of sources: 1"] {
+        let line = format!("{line} sealed anew, 0 were");
+        assert!(said.contains(&line), "{line} in: {said}");
     }
     let (_, again) = reseal(&database, NEW_AND_OLD).await;
     assert!(again.contains("signing secrets: 0 sealed anew, 2 were"), "{again}");
     let second = server(&database, &tenant, NEW_ALONE).await;
     delivers(&customer, &second, &endpoints).await;
+    takes(&second, &source).await;
     assert!(create_under_a_key(&second).await.is_replay());
 }
 

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::json;
-use support::{App, eventually};
+use support::{
+    App, eventually,
+    scrape::{Scrape, counted},
+};
 
 use super::{Project, is_duplicate};
 
@@ -66,6 +69,19 @@ async fn unknown_masks_are_a_404_however_many_they_are() {
         assert_eq!(refused.json(), json!({ "status": false, "message": "source not found" }));
     }
     app.client.anonymous().request("PUT", source.path()).unchecked().bytes("{}").send().await.expect(405);
+}
+
+#[tokio::test]
+async fn what_is_not_verified_is_counted() {
+    let app = App::start().await;
+    let project = Project::of(&app).await;
+    let hmac = json!({ "type": "hmac", "hmac": { "secret": "s" } });
+    let source = project.source(&json!({ "name": "github", "provider": "github", "verifier": hmac })).await;
+    let before = Scrape::of(&app.client).await;
+    for signature in ["sha256=00", "x"] {
+        source.request("{}").header("x-hub-signature-256", signature).send().await.expect(400);
+    }
+    counted(&app.client, &before, &[("sources_unverified_total", 2)]).await;
 }
 
 #[tokio::test]

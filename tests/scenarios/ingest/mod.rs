@@ -7,6 +7,7 @@ mod holes;
 mod providers;
 mod repeats;
 mod seed;
+mod subscribed;
 
 use std::ops::Deref;
 

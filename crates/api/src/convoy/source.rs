@@ -241,7 +241,7 @@ pub(crate) async fn update(call: Call) -> ApiResult<Told<202, SourceOut>> {
 
 /// Delete a source
 ///
-/// It takes nothing more, within a second at every node. What came by it stays.
+/// It takes nothing more, within a second at every node, and its subscriptions go with it. What came by it stays.
 #[utoipa::path(
     delete,
     path = "/api/v1/projects/{projectID}/sources/{sourceID}",

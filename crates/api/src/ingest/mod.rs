@@ -151,7 +151,10 @@ async fn take(context: &Context, parts: &mut Parts, body: &mut Incoming) -> ApiR
     let asked = Asked { headers: std::mem::take(&mut parts.headers), raw_query: parts.uri.query().map(str::to_owned), query, body };
     asked.show(|incoming| source.definition.verifier.verify(incoming, context.db.now())).map_err(|refusal| match refusal {
         Refusal::Unreadable => ApiError::Unavailable,
-        refusal => ApiError::Unverified(refusal),
+        refusal => {
+            context.db.metrics().unverified();
+            ApiError::Unverified(refusal)
+        }
     })?;
     let content_type = content::media_type(&asked.headers, &asked.body);
     let (found, body) = found(&door, asked, &content_type).await?;

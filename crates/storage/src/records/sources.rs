@@ -20,7 +20,7 @@ use crate::{
     connection::Connection,
     effect::Effect,
     page::{Page, PageRequest},
-    projects, verifiers,
+    projects, subscriptions, verifiers,
 };
 
 /// What a look-up that finds nothing says.
@@ -127,7 +127,7 @@ impl<F: FnOnce(Definition) -> Result<Definition> + Send> Effect for Update<F> {
     }
 }
 
-/// Deletes a source: it takes nothing any more, and its secret is erased. What came by it stays.
+/// Deletes a source: it takes nothing any more, its secret is erased, and so are the subscriptions to it. What came by it stays.
 #[derive(Clone, Debug)]
 pub struct Delete {
     /// Whose.
@@ -139,16 +139,19 @@ pub struct Delete {
 impl Effect for Delete {
     type Output = ();
 
-    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<()> {
+    async fn apply(self, db: &Database, tx: &mut Connection) -> Result<()> {
         let deleted = sqlx::query!(
             "update source set deleted_at = now(), verifier = null, version = version + 1
               where tenant_id = $1 and id = $2 and deleted_at is null",
             Uuid::from(self.tenant_id),
             Uuid::from(self.id)
         )
-        .execute(tx)
+        .execute(&mut *tx)
         .await?;
-        if deleted.rows_affected() == 0 { Err(Error::NotFound(WHAT)) } else { Ok(()) }
+        if deleted.rows_affected() == 0 {
+            return Err(Error::NotFound(WHAT));
+        }
+        subscriptions::delete_of_source(db, tx, self.tenant_id, self.id).await
     }
 }
 

@@ -73,6 +73,7 @@ pub struct Metrics {
     idempotency_mismatches: Counter,
     idempotency_in_progress: Counter,
     idempotency_mistaken_keys: Counter,
+    sources_unverified: Counter,
     deliveries_finished: CounterOf<Ending>,
     attempts: CounterOf<AttemptClass>,
     results_late: Counter,
@@ -111,6 +112,7 @@ impl Metrics {
             idempotency_mismatches: Counter::default(),
             idempotency_in_progress: Counter::default(),
             idempotency_mistaken_keys: Counter::default(),
+            sources_unverified: Counter::default(),
             deliveries_finished: CounterOf::default(),
             attempts: CounterOf::default(),
             results_late: Counter::default(),
@@ -152,6 +154,7 @@ impl Metrics {
         to.register("idempotency_in_progress", in_progress, self.idempotency_in_progress.clone());
         let mistaken = "Requests whose key is what a client's mistake looks like, such as `undefined`";
         to.register("idempotency_mistaken_keys", mistaken, self.idempotency_mistaken_keys.clone());
+        to.register("sources_unverified", "Requests to sources that did not prove who sent them", self.sources_unverified.clone());
     }
 
     fn register_deliveries(&self, to: &mut Registry) {
@@ -259,6 +262,11 @@ impl Metrics {
         self.messages_accepted.inc();
         self.messages_duplicate.inc_by(is_duplicate.into());
         self.message_key_mismatches.inc_by(is_mismatch.into());
+    }
+
+    /// A request to a source did not prove who sent it.
+    pub fn unverified(&self) {
+        self.sources_unverified.inc();
     }
 
     /// A request carried an idempotency key that looks like a client's mistake.

@@ -20,7 +20,7 @@ use crate::{
     connection::Connection,
     effect::Effect,
     page::{Page, PageRequest},
-    wanted,
+    projects, wanted,
 };
 
 pub use filters::{ChangeFilters, FilterChange, MAX_FILTERS, NewFilter};
@@ -177,6 +177,26 @@ impl Effect for Delete {
         wanted::renew(&mut *tx, row.tenant_id, row.endpoint_id).await?;
         applications::bump(tx, row.application_id.into()).await
     }
+}
+
+/// Deletes those that ask for what comes by a source, which is deleted in the same transaction.
+pub(crate) async fn delete_of_source(db: &Database, tx: &mut Connection, tenant_id: TenantId, source_id: SourceId) -> Result<()> {
+    // They are all of endpoints of the project itself.
+    let application_id = projects::ensure(db, &mut *tx, tenant_id).await?;
+    applications::lock(&mut *tx, tenant_id, &Reference::Id(application_id)).await?;
+    let mut endpoints = sqlx::query_scalar!(
+        "update subscription set deleted_at = now() where tenant_id = $1 and source_id = $2 and deleted_at is null returning endpoint_id",
+        Uuid::from(tenant_id),
+        Uuid::from(source_id)
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    for endpoint_id in endpoints {
+        wanted::renew(&mut *tx, tenant_id.into(), endpoint_id).await?;
+    }
+    applications::bump(tx, application_id).await
 }
 
 /// One subscription.
