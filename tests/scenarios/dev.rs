@@ -83,11 +83,26 @@ async fn the_printed_line_works(dev: &Dev, invoice: &str) {
     .await;
 }
 
+/// Runs the printed line that sends an event to the sample source; returns what it is told.
+async fn sends_an_event(dev: &mut Dev, event: &str) -> String {
+    let line = dev.process.printed("/ingest/").await.replace("evt_1", event);
+    let (status, out, errors) = run(command("sh", &["-c", &format!("{line} --silent --show-error")], &[])).await;
+    assert!(status.success(), "{line}: {errors}");
+    out
+}
+
 #[tokio::test]
 async fn dev_needs_nothing_keeps_its_data_and_cleans_up_after_itself() {
     let folder = folder();
     let mut first = dev(folder.path(), false).await;
     the_printed_line_works(&first, "inv_first").await;
+    assert!(sends_an_event(&mut first, "evt_first").await.contains("Event received"));
+    let path = first.see.strip_prefix(&first.client.base).expect("an address of ours").to_owned();
+    eventually("the event is shown", async || {
+        let page = first.client.request("GET", &path).unchecked().send().await;
+        String::from_utf8_lossy(&page.body).contains("evt_first").then_some(())
+    })
+    .await;
     assert!(!postgres_of(folder.path()).is_empty());
     first.process.signal(Signal::INT);
     assert_eq!(first.process.ended().await.code(), Some(0), "{}", first.process.log());
@@ -96,6 +111,7 @@ async fn dev_needs_nothing_keeps_its_data_and_cleans_up_after_itself() {
     let mut second = dev(folder.path(), false).await;
     let app = second.client.get("/api/v1/app/sample/msg").await.expect(200).json();
     assert_eq!(app["data"].as_array().map(Vec::len), Some(1), "what was published is still there");
+    assert!(sends_an_event(&mut second, "evt_first").await.contains("Duplicate event received"), "it is the same source");
     second.process.signal(Signal::TERM);
     assert_eq!(second.process.ended().await.code(), Some(0));
     no_postgres_is_left(folder.path()).await;

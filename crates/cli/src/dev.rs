@@ -30,8 +30,8 @@ pub(crate) async fn run(mut settings: Settings) -> Result<()> {
         started = start(&mut settings) => started?,
         _ = signals.next() => return Ok(()),
     };
-    let Started { cluster, running, token, taken, published: _published } = started;
-    say(&welcome(&running, &token, taken))?;
+    let Started { cluster, running, token, source, taken, published: _published } = started;
+    say(&welcome(&running, &token, source.as_deref(), taken))?;
     until_signalled(running, signals).await;
     if let Some(cluster) = cluster {
         cluster.stop().await;
@@ -43,6 +43,8 @@ struct Started {
     cluster: Option<Cluster>,
     running: Running,
     token: String,
+    /// Where the sample source is.
+    source: Option<String>,
     /// The usual address, if another program is using it.
     taken: Option<SocketAddr>,
     published: Option<Published>,
@@ -68,10 +70,10 @@ async fn start(settings: &mut Settings) -> Result<Started> {
     migrate(&config.database).await?;
     let running = server::start(&config, Roles::Both).await?;
     let token = mint_token(&config.jwt_secrets[0], DEFAULT_TENANT);
-    seed::plant(&format!("http://{}", crate::reachable(running.address)), &token).await?;
+    let source = seed::plant(&format!("http://{}", crate::reachable(running.address)), &token).await?;
     let published = address::publish(&data_dir, running.address)?;
     let taken = (config.may_take_another_port && running.address != config.listen).then_some(config.listen);
-    Ok(Started { cluster, running, token, taken, published })
+    Ok(Started { cluster, running, token, source, taken, published })
 }
 
 async fn start_cluster(data_dir: &Path) -> Result<Cluster> {
@@ -95,11 +97,17 @@ fn fill(setting: &mut Option<String>, value: String) {
     }
 }
 
-fn welcome(running: &Running, token: &str, taken: Option<SocketAddr>) -> String {
+fn welcome(running: &Running, token: &str, source: Option<&str>, taken: Option<SocketAddr>) -> String {
     let address = crate::reachable(running.address);
     let url = format!("http://{address}");
     let notice = taken.map_or_else(String::new, |taken| {
         format!("\n\nAnother program is using {taken}, so it has taken a free port: where the README says {taken}, write {address}.")
+    });
+    let ingest = source.map_or_else(String::new, |source| {
+        format!(
+            "\n\nBe another service, which sends events to a source, and one of them twice:\n\n\
+             curl {source} -H 'Content-Type: application/json' -d '{{\"id\": \"evt_1\", \"amount\": 4200}}'"
+        )
     });
     format!(
         r#"
@@ -114,7 +122,7 @@ curl {url}/api/v1/app/{application}/msg/ -H 'Authorization: Bearer {token}' -H '
 
 See it arrive:
 
-  {url}{receiver}
+  {url}{receiver}{ingest}
 
 Ctrl-C stops everything; the data stays.
 "#,
