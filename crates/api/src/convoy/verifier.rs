@@ -25,7 +25,7 @@ pub(super) type Wrong = (&'static str, String);
 /// How a sender proves itself.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, ToSchema)]
 #[serde(rename_all = "snake_case")]
-#[schema(as = ConvoyVerifierType)]
+#[schema(as = ConvoySourceVerifierType)]
 enum VerifierType {
     /// Not at all
     #[default]
@@ -41,7 +41,7 @@ enum VerifierType {
 
 /// How a source's sender proves itself. Where the provider of the source is named, `hmac` with the secret is all that is wanted.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[schema(as = ConvoyVerifierIn)]
+#[schema(as = ConvoySourceVerifierIn)]
 pub(super) struct VerifierIn {
     #[serde(rename = "type", default)]
     kind: VerifierType,
@@ -52,7 +52,7 @@ pub(super) struct VerifierIn {
 
 /// An HMAC of the body in a header.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[schema(as = ConvoyHmacIn)]
+#[schema(as = ConvoySourceHmacIn)]
 struct HmacIn {
     #[schema(example = "X-Signature")]
     header: Option<Text>,
@@ -73,7 +73,7 @@ struct HmacIn {
 
 /// A user name and a password in `Authorization`.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[schema(as = ConvoyBasicAuthIn)]
+#[schema(as = ConvoySourceBasicAuthIn)]
 struct BasicAuthIn {
     username: Option<Text>,
     /// In an update that changes nothing else of it, it may be left out, and stays
@@ -82,7 +82,7 @@ struct BasicAuthIn {
 
 /// A key that is sent along.
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
-#[schema(as = ConvoyApiKeyIn)]
+#[schema(as = ConvoySourceApiKeyIn)]
 struct ApiKeyIn {
     /// The name of the header, or of the parameter
     header_name: Option<Text>,
@@ -95,7 +95,7 @@ struct ApiKeyIn {
 
 /// How a source's sender proves itself, without what is secret.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ConvoyVerifier)]
+#[schema(as = ConvoySourceVerifier)]
 pub(super) struct VerifierOut {
     #[serde(rename = "type")]
     kind: VerifierType,
@@ -108,7 +108,7 @@ pub(super) struct VerifierOut {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ConvoyHmac)]
+#[schema(as = ConvoySourceHmac)]
 struct HmacOut {
     header: String,
     hash: &'static str,
@@ -120,13 +120,13 @@ struct HmacOut {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ConvoyBasicAuth)]
+#[schema(as = ConvoySourceBasicAuth)]
 struct BasicAuthOut {
     username: String,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ConvoyApiKey)]
+#[schema(as = ConvoySourceApiKey)]
 struct ApiKeyOut {
     header_name: String,
     #[serde(rename = "in")]
