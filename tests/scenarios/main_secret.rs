@@ -53,7 +53,7 @@ async fn source(server: &ServerProcess) -> (String, String) {
     let definition = json!({ "name": "GitHub", "provider": "github", "verifier": { "type": "hmac", "hmac": { "secret": "sealed" } } });
     let source = Project::of(&server.client).await.post("/sources", &definition).await;
     let mac = Hmac::<sha2::Sha256>::new_from_slice(b"sealed").expect("any length").chain_update(b"{}").finalize().into_bytes();
-    let signature = mac.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let signature = mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     (source["mask_id"].as_str().expect("a mask").to_owned(), format!("sha256={signature}"))
 }
 

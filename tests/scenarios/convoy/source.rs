@@ -145,7 +145,7 @@ async fn no_secret_is_shown_and_none_lies_in_clear() {
     assert!(!String::from_utf8_lossy(&made.body).contains(SECRET) && !shown.contains(SECRET));
     let rows =
         app.database.texts("select to_jsonb(s)::text from source s union all select to_jsonb(i)::text from idempotency i").await.concat();
-    let in_hex: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let in_hex = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     assert!(!rows.contains(SECRET) && !rows.contains(&in_hex));
 }
 

@@ -22,7 +22,7 @@ async fn everything(app: &App) -> String {
 
 /// The bytes in the form in which `bytea` is shown.
 fn in_hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    text.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ async fn the_key_of_an_event_is_a_sha256_in_hexadecimal_digits() {
     source.with_query("id=17", "{}").send().await.expect(200);
     let key = project.events().await[0]["idempotencyKey"].as_str().expect("a key").to_owned();
     // As docs/sources.md has it: the source's id, then each location and what was found there behind their lengths.
-    let id = app.database.texts(&format!("select id::text from source where name = 'A source'")).await.remove(0);
+    let id = app.database.texts("select id::text from source where name = 'A source'").await.remove(0);
     let id: uuid::Uuid = id.parse().expect("an id");
     let mut hash = Sha256::new();
     let location = "request.query.id";

@@ -232,7 +232,7 @@ pub(crate) async fn get(call: Call) -> ApiResult<Told<200, SourceOut>> {
 pub(crate) async fn update(call: Call) -> ApiResult<Told<202, SourceOut>> {
     let effect = source_id(&call).and_then(|id| {
         let new = call.json::<SourceIn>()?.supported()?;
-        let revise = move |was: Definition| new.onto(Some(was)).map_err(|(field, why)| storage::Error::Invalid { field, why });
+        let revise = move |was: Definition| new.onto(Some(&was)).map_err(|(field, why)| storage::Error::Invalid { field, why });
         Ok(Update { tenant_id: call.tenant_id(), id, revise })
     });
     let public_url = call.context.config.public_url.clone();
@@ -282,14 +282,14 @@ impl SourceIn {
     }
 
     /// The definition that is meant, by the one that there was.
-    fn onto(self, was: Option<Definition>) -> Result<Definition, Wrong> {
-        let had_provider = was.as_ref().and_then(|was| was.provider);
+    fn onto(self, was: Option<&Definition>) -> Result<Definition, Wrong> {
+        let had_provider = was.and_then(|was| was.provider);
         let provider = match self.provider.map(|text| text.0) {
             None => had_provider,
             Some(name) if name.is_empty() => None,
             Some(name) => Some(named(&name).map_err(|why| ("provider", why))?),
         };
-        let had = was.as_ref().map(|was| &was.verifier);
+        let had = was.map(|was| &was.verifier);
         let verifier = match (self.verifier, had) {
             (Some(verifier), had) => verifier.read(provider, had.filter(|_| provider == had_provider))?,
             (None, Some(had)) if provider == had_provider => had.clone(),
@@ -306,20 +306,18 @@ impl SourceIn {
         let location = location.map(|text| text.map(|text| Location::parse(&text)).transpose()).transpose();
         let event_type_at = location.map_err(|problem| ("event_type_location", problem.to_string()))?;
         let response = self.custom_response.map(CustomResponseIn::read).transpose()?;
-        let name = self.name.map(|name| name.0).or_else(|| was.as_ref().map(|was| was.name.clone()));
+        let name = self.name.map(|name| name.0).or_else(|| was.map(|was| was.name.clone()));
         let name = name.ok_or(("name", "is missing".to_owned()))?;
         Ok(Definition {
             name,
             provider,
             verifier,
-            locations: locations.or_else(|| was.as_ref().map(|was| was.locations.clone())).unwrap_or_default(),
-            rejects_missing_key: self
-                .reject_missing_idempotency_key
-                .unwrap_or_else(|| was.as_ref().is_some_and(|was| was.rejects_missing_key)),
-            forwarded: forwarded.or_else(|| was.as_ref().map(|was| was.forwarded.clone())).unwrap_or_default(),
-            event_type_at: event_type_at.unwrap_or_else(|| was.as_ref().and_then(|was| was.event_type_at.clone())),
-            response: response.unwrap_or_else(|| was.as_ref().and_then(|was| was.response.clone())),
-            is_disabled: self.is_disabled.unwrap_or_else(|| was.as_ref().is_some_and(|was| was.is_disabled)),
+            locations: locations.or_else(|| was.map(|was| was.locations.clone())).unwrap_or_default(),
+            rejects_missing_key: self.reject_missing_idempotency_key.unwrap_or_else(|| was.is_some_and(|was| was.rejects_missing_key)),
+            forwarded: forwarded.or_else(|| was.map(|was| was.forwarded.clone())).unwrap_or_default(),
+            event_type_at: event_type_at.unwrap_or_else(|| was.and_then(|was| was.event_type_at.clone())),
+            response: response.unwrap_or_else(|| was.and_then(|was| was.response.clone())),
+            is_disabled: self.is_disabled.unwrap_or_else(|| was.is_some_and(|was| was.is_disabled)),
         })
     }
 }

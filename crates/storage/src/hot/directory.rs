@@ -39,7 +39,7 @@ pub async fn find(db: &Db, tenant_id: TenantId, application: &Reference<Applicat
 /// Where a mask leads, as it was within the last second: to no source, if it is deleted. Whether it is switched off is for the caller to see.
 pub async fn door(db: &Db, mask: &Mask) -> Result<Option<Arc<Door>>> {
     match db.node.sources.get(mask) {
-        Some(found) => Ok(found),
+        Some(found) => Ok(found.into()),
         // Boxed, so that every caller's future stays small.
         None => Box::pin(knock(db, mask)).await,
     }

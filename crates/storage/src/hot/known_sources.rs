@@ -58,6 +58,24 @@ pub(crate) struct Question<'a> {
     _turn: MutexGuard<'a, ()>,
 }
 
+/// Where a mask leads.
+#[derive(Debug)]
+pub(crate) enum Leads {
+    /// To a source.
+    To(Arc<Door>),
+    /// To none.
+    Nowhere,
+}
+
+impl From<Leads> for Option<Arc<Door>> {
+    fn from(leads: Leads) -> Self {
+        match leads {
+            Leads::To(door) => Some(door),
+            Leads::Nowhere => None,
+        }
+    }
+}
+
 /// What becomes of who wants to know where a mask leads.
 #[derive(Debug)]
 pub(crate) enum Turn<'a> {
@@ -81,13 +99,13 @@ impl Drop for Waiting<'_> {
 
 impl KnownSources {
     /// What the mask leads to, if that was read within the last second: a source, or nothing.
-    pub(crate) fn get(&self, mask: &Mask) -> Option<Option<Arc<Door>>> {
+    pub(crate) fn get(&self, mask: &Mask) -> Option<Leads> {
         let known = self.known.lock();
         let is_fresh = |read: &Instant| read.elapsed() < MEMORY;
         if let Some((door, _)) = known.sources.get(mask).filter(|(_, read)| is_fresh(read)) {
-            return Some(Some(Arc::clone(door)));
+            return Some(Leads::To(Arc::clone(door)));
         }
-        known.misses.get(mask).is_some_and(is_fresh).then_some(None)
+        known.misses.get(mask).is_some_and(is_fresh).then_some(Leads::Nowhere)
     }
 
     /// Waits until it is known where the mask leads, or it is the caller's turn to ask about it and about what others want to know.
@@ -96,7 +114,7 @@ impl KnownSources {
         let waiting = Waiting { mask, known: self };
         let turn = self.turn.lock().await;
         if let Some(found) = self.get(mask) {
-            return Turn::Known(found);
+            return Turn::Known(found.into());
         }
         drop(waiting);
         let mut known = self.known.lock();
