@@ -4,6 +4,7 @@ mod behind;
 mod callers;
 mod endpoint;
 mod event_type;
+mod events;
 mod keys;
 mod not_yet;
 mod particulars;
