@@ -209,6 +209,7 @@ async fn lists_of_events_and_deliveries_are_turned_over_to_their_end_and_back() 
         assert_eq!(items(&story.project.get(&format!("{list}?endDate=2020-01-02T00:00:00&startDate=2020-01-01T00:00:00")).await).len(), 0);
         story.project.refused("GET", &format!("{list}?endDate=2020-01-02T00:00:00"), &Value::Null, 400).await;
     }
+    assert_eq!(story.project.get("/events/countbatchreplayevents").await["num"], 7);
     let event = items(&story.project.get("/events?perPage=1").await).remove(0);
     let of_event = items(&story.project.get(&format!("/eventdeliveries?eventId={}", uid(&event))).await);
     assert_eq!(of_event.iter().map(|delivery| delivery["event_id"].clone()).collect::<Vec<_>>(), [event["uid"].clone()]);

@@ -99,7 +99,8 @@ pub(crate) struct MetadataOut {
     /// How many attempts its last run had
     num_trials: i64,
     /// When it is sent next, if that is known
-    #[schema(required)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     next_send_time: Option<Time>,
 }
 

@@ -199,6 +199,29 @@ pub(crate) async fn list(call: Call, asked: Asked<(Paging, Dates, OfEvents)>) ->
     Ok(wanted.told("App events fetched successfully", &page, |(_, message)| message.id, |(owed, message)| EventOut::new(message, owed)))
 }
 
+/// How many there are.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ConvoyCount)]
+pub(crate) struct Count {
+    num: u64,
+}
+
+/// Count events
+///
+/// Those that the same query lists.
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{projectID}/events/countbatchreplayevents",
+    tag = "Convoy: Events",
+    operation_id = "convoy.CountAffectedEvents"
+)]
+pub(crate) async fn count(call: Call, asked: Asked<(Dates, OfEvents)>) -> ApiResult<Told<200, Count>> {
+    let (dates, of) = asked.read()?;
+    let filter = of.filter(&call, &dates).await?;
+    let num = project_messages::count(call.db(), call.tenant_id(), &filter).await?;
+    Ok(Told::new("events count successful", &Count { num }))
+}
+
 /// Retrieve an event
 #[utoipa::path(
     get,

@@ -57,6 +57,29 @@ pub async fn list(db: &Database, tenant_id: TenantId, filter: &Filter, page: &Pa
     Ok(page.page(found))
 }
 
+/// How many messages are counted with one statement.
+const COUNTED_AT_ONCE: i64 = 10_000;
+
+/// How many messages of the tenant there are.
+///
+/// # Errors
+/// [`Error::ListTimedOut`] if there are very many, or it belongs to very many applications.
+pub async fn count(db: &Database, tenant_id: TenantId, filter: &Filter) -> Result<u64> {
+    let mut tx = db.lists().begin().await.map_err(Error::of_list)?;
+    sqlx::raw_sql(SETTINGS).execute(&mut *tx).await?;
+    let page = PageRequest::<MessageId> { limit: COUNTED_AT_ONCE, cursor: None, is_backwards: false, is_ascending: true };
+    let (mut first, end) = page.bounds(filter.after, filter.before);
+    let mut counted = 0;
+    loop {
+        let some = ids(&mut tx, tenant_id, filter, (first, end), true, COUNTED_AT_ONCE).await.map_err(Error::of_list)?;
+        counted += u64::try_from(some.len()).unwrap_or(0);
+        let Some(last) = some.last().filter(|_| i64::try_from(some.len()) == Ok(COUNTED_AT_ONCE)) else { break };
+        first = Uuid::from_u128(last.as_u128().saturating_add(1));
+    }
+    tx.rollback().await?;
+    Ok(counted)
+}
+
 /// Ids, or what the database says instead.
 type Ids = std::result::Result<Vec<Uuid>, sqlx::Error>;
 
@@ -118,26 +141,33 @@ async fn ids_of_key(
     most: i64,
 ) -> Ids {
     let event_types = filter.event_type.as_ref().map(|name| vec![name.clone()]);
-    sqlx::query_scalar!(
-        r#"select m.id as "id!" from application a
-             cross join lateral messages_of_key_v1(a.id, $2, $3, $4, $5, null, $6, $7) m
-             where a.tenant_id = $1 and a.deleted_at is null and not a.is_own and ($8::uuid[] is null or a.id = any ($8))
-               and ($9::uuid[] is null or (m.particulars ->> 'source')::uuid = any ($9))
-               and ($10::uuid[] is null or coalesce((m.particulars ->> 'only')::uuid = any ($10), true))
-             order by case when $3 then m.id end, m.id desc limit $7"#,
-        Uuid::from(tenant_id),
-        key,
-        is_up,
-        first,
-        end,
-        event_types as _,
-        most,
-        uuids(filter.applications.as_deref()) as _,
-        uuids(filter.sources.as_deref()) as _,
-        uuids(filter.endpoints.as_deref()) as _,
-    )
-    .fetch_all(tx)
-    .await
+    macro_rules! scan {
+        ($order:tt) => {
+            sqlx::query_scalar!(
+                r#"select m.id as "id!" from application a
+                     cross join lateral messages_of_key_v1(a.id, $2, $3, $5, $6, null, $7, $4) m
+                     where a.tenant_id = $1 and a.deleted_at is null and not a.is_own and ($8::uuid[] is null or a.id = any ($8))
+                       and ($9::uuid[] is null or (m.particulars ->> 'source')::uuid = any ($9))
+                       and ($10::uuid[] is null or coalesce((m.particulars ->> 'only')::uuid = any ($10), true))
+                     order by m.id "#
+                    + $order
+                    + " limit $4",
+                Uuid::from(tenant_id),
+                key,
+                is_up,
+                most,
+                first,
+                end,
+                event_types as _,
+                uuids(filter.applications.as_deref()) as _,
+                uuids(filter.sources.as_deref()) as _,
+                uuids(filter.endpoints.as_deref()) as _,
+            )
+            .fetch_all(tx)
+            .await
+        };
+    }
+    if is_up { scan!("asc") } else { scan!("desc") }
 }
 
 fn uuids<I: Copy + Into<Uuid>>(ids: Option<&[I]>) -> Option<Vec<Uuid>> {

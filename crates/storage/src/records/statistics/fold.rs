@@ -47,14 +47,9 @@ pub async fn fold(db: &Database, retention: Duration) -> Result<()> {
     sqlx::raw_sql(PATIENCE).execute(&mut connection).await?;
     connection.be_patient(STATEMENT_TIMEOUT);
     for table in [Table::Endpoints, Table::Applications] {
-        let mut after = Uuid::nil();
-        loop {
-            let owners = next(&mut connection, table, after).await?;
-            let Some(last) = owners.last().copied() else { break };
-            if !fold_some(&mut connection, table, &owners, retention).await? {
-                break;
-            }
-            after = last;
+        // Whoever finds another node at it leaves all to that one: if it went on with the other table, the two could send each other away.
+        if !fold_all(&mut connection, table, retention).await? {
+            break;
         }
     }
     // A process that has been silent for so long has nothing to send again.
@@ -68,6 +63,19 @@ pub async fn fold(db: &Database, retention: Duration) -> Result<()> {
 enum Table {
     Endpoints,
     Applications,
+}
+
+/// Deals with all endpoints, or applications; `false`: another node is at it.
+async fn fold_all(connection: &mut Connection, table: Table, retention: Duration) -> Result<bool> {
+    let mut after = Uuid::nil();
+    loop {
+        let owners = next(&mut *connection, table, after).await?;
+        let Some(last) = owners.last().copied() else { return Ok(true) };
+        if !fold_some(&mut *connection, table, &owners, retention).await? {
+            return Ok(false);
+        }
+        after = last;
+    }
 }
 
 /// Deals with these endpoints, or applications; `false`: another node is at it.
