@@ -97,6 +97,7 @@ fn convoy() -> Table {
         .allow(May::ReadMessage, operation!(event::list))
         .allow(May::Publish, operation!(publish::create))
         .allow(May::Publish, operation!(publish::fan_out))
+        .allow(May::Publish, operation!(publish::dynamic))
         .allow(May::ReadMessage, operation!(event::count))
         .allow(May::ReadMessage, operation!(event::get))
         .allow(May::Resend, operation!(event::replay))

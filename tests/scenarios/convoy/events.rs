@@ -118,6 +118,36 @@ async fn a_key_is_the_projects_whatever_the_endpoint_the_owner_or_the_kind_of_ev
     assert_eq!(story.receiver.so_far().len(), 1);
 }
 
+/// "This works the same way when creating dynamic and fanout events."
+#[tokio::test]
+async fn a_dynamic_event_makes_one_endpoint_for_a_url_and_a_duplicate_makes_none() {
+    let story = Story::begin().await;
+    let event = |path: &str, key: &str| {
+        let url = story.receiver.url(path);
+        json!({ "url": url, "secret": "a secret", "event_type": "paid", "data": { "path": path }, "idempotency_key": key })
+    };
+    let first = story.project.post("/events/dynamic", &event("/dynamic", "order-1")).await;
+    let webhook = story.receiver.received_at("/dynamic", 1).await.remove(0);
+    assert_eq!(webhook.header("X-Convoy-Idempotency-Key"), "order-1");
+    let signed = webhook.header("X-Convoy-Signature");
+    assert!(signed.starts_with("t=") && signed.contains(",v1="), "{signed}");
+    let duplicate = story.project.post("/events/dynamic", &event("/elsewhere", "order-1")).await;
+    assert_eq!((&duplicate["is_duplicate_event"], &duplicate["duplicate_of"]), (&json!(true), &first["uid"]));
+    let made = async || items(&story.project.get("/endpoints").await).iter().filter(|endpoint| endpoint["name"] != "").count();
+    assert_eq!(made().await, 1, "the duplicate made none");
+    story.project.post("/events/dynamic", &event("/dynamic", "order-2")).await;
+    story.receiver.received_at("/dynamic", 2).await;
+    assert_eq!(made().await, 1, "the same URL is the same endpoint");
+    let mut other = event("/dynamic", "order-3");
+    other["event_types"] = json!(["sent"]);
+    story.project.post("/events/dynamic", &other).await;
+    story.app.database.nothing_owed().await;
+    assert_eq!(story.receiver.so_far().len(), 2, "from now on it gets another type");
+    let mut wrong = event("/dynamic", "order-4");
+    wrong["url"] = json!("ftp://example.com");
+    assert!(story.project.refused("POST", "/events/dynamic", &wrong, 400).await.contains("body.url"));
+}
+
 #[tokio::test]
 async fn an_event_for_one_endpoint_goes_to_no_other_of_its_owner() {
     let story = Story::begin().await;

@@ -14,7 +14,6 @@ pub(crate) const OPERATIONS: &[(&str, &str)] = &[
     ("/api/v1/projects/{projectID}/eventdeliveries/batchretry", "POST"),
     ("/api/v1/projects/{projectID}/events/batchreplay", "POST"),
     ("/api/v1/projects/{projectID}/events/broadcast", "POST"),
-    ("/api/v1/projects/{projectID}/events/dynamic", "POST"),
     ("/api/v1/projects/{projectID}/meta-events", "GET"),
     ("/api/v1/projects/{projectID}/meta-events/{metaEventID}", "GET"),
     ("/api/v1/projects/{projectID}/meta-events/{metaEventID}/resend", "PUT"),

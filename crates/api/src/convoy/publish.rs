@@ -15,6 +15,7 @@ use storage::{
     applications::Reference,
     committer::{KeyScope, NewMessage, Published},
     idempotency::Answered,
+    project_endpoints::{self, Dynamic},
     project_messages,
 };
 use utoipa::ToSchema;
@@ -22,7 +23,7 @@ use utoipa::ToSchema;
 use super::{
     Ulid,
     answer::Told,
-    fields::{EventKey, EventTypeName},
+    fields::{EventKey, EventTypeName, SecretText, Url},
 };
 use crate::{
     error::{ApiError, ApiResult},
@@ -79,6 +80,17 @@ event_in!(
     }
 );
 event_in!(
+    /// An event for a URL.
+    DynamicIn as ConvoyDynamicIn {
+        /// Where it goes: an endpoint of the project is made for each URL
+        url: Url,
+        /// Signs the webhooks of an endpoint that is made; a random one if absent
+        secret: Option<SecretText>,
+        /// What the endpoint gets from now on; if absent, all types of one that is made, and no change of one that there is
+        event_types: Option<Vec<EventTypeName>>,
+    }
+);
+event_in!(
     /// An event for all endpoints of an owner.
     FanoutIn as ConvoyFanoutIn {
         /// Whose endpoints it is for: those of which a subscription lets it through
@@ -95,6 +107,12 @@ struct Draft {
 }
 
 impl Draft {
+    /// The same for one endpoint.
+    fn only(mut self, endpoint_id: EndpointId) -> Self {
+        self.particulars.only = Some(endpoint_id);
+        self
+    }
+
     async fn publish(self, call: &Call, application: Reference<ApplicationId>) -> ApiResult<Outcome> {
         let only = self.particulars.only;
         let draft = |subscribers: Arc<storage::directory::Subscribers>, claim| {
@@ -199,6 +217,34 @@ pub(crate) async fn fan_out(call: Call) -> ApiResult<Told<201, EventMade>> {
         draft.publish(&call, owner).await.map_err(no_owner)
     };
     publish::answer(&call, publishing, |published| told(&call, published, "Endpoint fanout event queued successfully")).await
+}
+
+/// Create a dynamic event
+///
+/// For a URL. A duplicate makes and changes no endpoint.
+#[utoipa::path(post, path = "/api/v1/projects/{projectID}/events/dynamic", tag = "Convoy: Events",
+    operation_id = "convoy.CreateDynamicEvent", request_body = DynamicIn)]
+pub(crate) async fn dynamic(call: Call) -> ApiResult<Told<201, EventMade>> {
+    let publishing = async {
+        let mut new = call.json::<DynamicIn<'_>>()?;
+        let tenant_id = call.tenant_id();
+        call.context.config.urls.check(&new.url.0).map_err(|refused| ApiError::invalid(&["body", "url"], refused.to_string()))?;
+        let wanted = Dynamic {
+            tenant_id,
+            url: new.url.0.clone(),
+            secret: new.secret.take().and_then(|secret| secret.secret()),
+            event_types: new.event_types.take().unwrap_or_default().into_iter().map(|name| name.0).collect(),
+        };
+        let draft = new.into_draft(&call.body, None)?;
+        if let Some(key) = &draft.message_key
+            && let Some(of_original) = project_endpoints::application_of_key(call.db(), tenant_id, key).await?
+        {
+            return draft.publish(&call, Reference::Id(of_original)).await;
+        }
+        let (application_id, endpoint_id) = project_endpoints::ensure(call.db(), wanted).await?;
+        draft.only(endpoint_id).publish(&call, Reference::Id(application_id)).await
+    };
+    publish::answer(&call, publishing, |published| told(&call, published, "Dynamic event created successfully")).await
 }
 
 fn no_owner(error: ApiError) -> ApiError {

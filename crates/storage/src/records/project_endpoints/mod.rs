@@ -1,5 +1,6 @@
 //! The endpoints of a tenant, whatever their application, as Convoy's clients see them: with their owners, secrets and headers.
 
+mod dynamic;
 mod read;
 mod write;
 
@@ -10,6 +11,7 @@ use domain::{
 };
 use sqlx::types::Uuid;
 
+pub use dynamic::{Dynamic, application_of_key, ensure};
 pub use read::{Filter, address, get, list};
 pub use write::{Change, Create, Delete, ExpireSecret, Pause, Update};
 

@@ -163,7 +163,7 @@ fn check_url(project: &Project, url: Option<&EndpointUrl>) -> Result<()> {
     }
 }
 
-fn random_secret() -> Secret {
+pub(super) fn random_secret() -> Secret {
     let text: String = rand::rng().sample_iter(Alphanumeric).take(SECRET).map(char::from).collect();
     Secret::symmetric(text.into_bytes())
 }
