@@ -27,7 +27,7 @@ class Receiver(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(204)
         self.end_headers()
-        received.put((self.path, dict(self.headers.items()), body))
+        received.put((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
 
     def log_message(self, *_):
         pass
@@ -53,7 +53,7 @@ def webhook(path, secret):
     """The next webhook, which must come there and be signed with this secret."""
     came_to, headers, body = received.get(timeout=PATIENCE)
     assert came_to == path, (came_to, path)
-    assert Webhook(secret).verify_signature(body.decode(), headers["X-Convoy-Signature"]) is True, headers
+    assert Webhook(secret).verify_signature(body.decode(), headers["x-convoy-signature"]) is True, headers
     return headers, json.loads(body)
 
 
@@ -79,7 +79,7 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 place = f"http://127.0.0.1:{server.server_port}"
 
 # A project, and what it tells of.
-project = data("projects.get_projects")[0]["uid"]
+project = data("projects.get_projects", org_id="")[0]["uid"]
 shown = data("projects.get_project", project)
 assert shown["uid"] == project
 changed = models.ModelsUpdateProject.from_dict({"name": "The story", "config": {"strategy": {"type": "linear", "duration": 1, "retry_count": 3}}})
@@ -111,7 +111,7 @@ first = data("events.create_endpoint_event", project, status=201, body=models.Mo
 again = call("events.create_endpoint_event", project, status=201, body=models.ModelsCreateEvent.from_dict(documented))
 assert again["message"] == "Duplicate event received, but will not be sent" and again["data"]["duplicate_of"] == first["uid"], again
 headers, sent = webhook("/story", "the story's secret")
-assert (headers["X-Convoy-Idempotency-Key"], headers["Header"] if "Header" in headers else headers["header"]) == (documented["idempotency_key"], "valve")
+assert (headers["x-convoy-idempotency-key"], headers["header"]) == (documented["idempotency_key"], "valve")
 assert sent == documented["data"]
 listed = data("events.get_events_paged", project, idempotency_key=documented["idempotency_key"])["content"]
 assert [one["is_duplicate_event"] for one in listed] == [True, False], listed
@@ -148,7 +148,7 @@ data("endpoints.expire_secret", project, endpoint, body=models.ModelsExpireSecre
 data("events.create_endpoint_event", project, status=201, body=held)
 _, signed, bytes_sent = received.get(timeout=PATIENCE)
 for secret in ("the story's secret", "a new secret"):
-    assert Webhook(secret).verify_signature(bytes_sent.decode(), signed["X-Convoy-Signature"]) is True, signed
+    assert Webhook(secret).verify_signature(bytes_sent.decode(), signed["x-convoy-signature"]) is True, signed
 
 # Incoming: a source with a key in its body; the same event twice is one delivery.
 body = models.ModelsCreateSource.from_dict(
@@ -172,7 +172,7 @@ assert post(ingest, {"id": "order-1"}, {"X-Shop-Key": "sesame"})[0] == 200
 status, words = post(ingest, {"id": "order-1"}, {"X-Shop-Key": "sesame"})
 assert status == 200 and "Duplicate event received" in words, words
 headers, sent = webhook("/inbox", "the inbox's secret")
-assert sent == {"id": "order-1"} and len(headers["X-Convoy-Idempotency-Key"]) == 64 and "X-Shop-Key" not in headers, headers
+assert sent == {"id": "order-1"} and len(headers["x-convoy-idempotency-key"]) == 64 and "x-shop-key" not in headers, headers
 listed = data("events.get_events_paged", project, source_id=[source["uid"]])["content"]
 assert [one["is_duplicate_event"] for one in listed] == [True, False], listed
 call("sources.delete_source", project, source["uid"])
