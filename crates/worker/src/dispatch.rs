@@ -114,6 +114,10 @@ impl Dispatcher {
         let Some(payload) = in_hand.job().payload.clone() else {
             return in_hand.end(Outcome::Discarded, "discarded: the content of the message has been removed");
         };
+        if target.is_paused {
+            self.hold(in_hand.job().endpoint_id);
+            return in_hand.hand_back();
+        }
         if target.is_unreadable {
             self.leave_to_others(in_hand.job());
             return in_hand.hand_back();

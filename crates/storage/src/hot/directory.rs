@@ -14,7 +14,7 @@ use domain::{
 use crate::{
     Database, Db, Error, Result,
     applications::{self, Reference},
-    endpoints,
+    endpoint_health, endpoints,
     known_sources::Turn,
     policies, project_rules,
     sealed_parts::{self, SecretRow},
@@ -109,10 +109,11 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
     let application = Application::from(row);
     // After the version: endpoints that are newer than it are found stale later, never the other way round.
     let (rows, secret_rows) = endpoints::all(&mut connection, application.id).await?;
+    let paused = endpoint_health::paused_of(&mut connection, tenant_id, &rows.iter().map(|row| row.id).collect::<Vec<_>>()).await?;
     let policy = policies::of(db, &mut connection, tenant_id).await?;
     let project = project_rules::of(&mut connection, tenant_id).await?;
     let tenant = db.node.tenants.find_subject(&mut connection, tenant_id).await?;
-    let mut targets = targets(db, rows, secret_rows);
+    let mut targets = targets(db, rows, secret_rows, &paused);
     if let Some(known) = db.node.subscribers.get(application.id) {
         keep_filters(&mut targets, &known);
     }
@@ -123,7 +124,7 @@ pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference
 }
 
 /// Opens what is sealed. What cannot be opened is its endpoint's trouble and nobody else's.
-fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>) -> Vec<Target> {
+fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>, paused: &HashSet<EndpointId>) -> Vec<Target> {
     let mut secrets: HashMap<_, Vec<_>> = HashMap::new();
     let mut unreadable = HashSet::new();
     for row in secret_rows {
@@ -135,9 +136,10 @@ fn targets(db: &Database, rows: Vec<endpoints::Row>, secret_rows: Vec<SecretRow>
     let opened = rows.into_iter().map(|row| {
         let headers = sealed_parts::open_headers(db, row.id, row.headers.as_deref());
         let is_unreadable = headers.is_err() || unreadable.contains(&row.id);
+        let is_paused = paused.contains(&row.id.into());
         let secrets = secrets.remove(&row.id).unwrap_or_default();
         let since_version = row.since_version;
-        Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, since_version, is_unreadable }
+        Target { endpoint: row.into(), headers: headers.unwrap_or_default(), secrets, since_version, is_unreadable, is_paused }
     });
     opened.collect()
 }

@@ -50,6 +50,8 @@ pub struct Target {
     pub since_version: i64,
     /// Whether secrets or headers are missing because this process cannot open them: nothing may be sent as if there were none.
     pub is_unreadable: bool,
+    /// Whether its owner has paused it: what it is owed waits in the queue.
+    pub is_paused: bool,
 }
 
 impl Target {

@@ -40,6 +40,7 @@ fn target(url: &str, headers: &[(&str, &str)], old_signs_until: DateTime<Utc>) -
         secrets: vec![(Secret::parse(NEW).expect("a secret"), None), (Secret::parse(OLD).expect("a secret"), Some(old_signs_until))],
         since_version: 1,
         is_unreadable: false,
+        is_paused: false,
     }
 }
 

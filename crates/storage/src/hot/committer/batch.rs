@@ -252,6 +252,8 @@ fn owed(pending: &Pending, hand_off: Option<&HandOff>) -> Vec<Owed> {
         .wanting()
         .map(|target| {
             let endpoint_id = target.endpoint.id;
+            // Nothing is handed over that has to wait: the claim knows how long.
+            let hand_off = hand_off.filter(|_| !target.is_paused);
             let slot = hand_off.and_then(|hand_off| hand_off.reserve(&target.endpoint, pending.new.payload.len()));
             Owed { endpoint_id, slot }
         })
