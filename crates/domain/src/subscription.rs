@@ -23,7 +23,7 @@ pub struct Subscription {
     pub application_id: ApplicationId,
     /// Whose it is.
     pub endpoint_id: EndpointId,
-    /// Only what comes by this source; whatever it came by, if absent.
+    /// Only what comes by this source; absent: only what comes by none.
     pub source_id: Option<SourceId>,
     /// For people.
     pub name: String,
@@ -72,7 +72,7 @@ pub struct Wanted {
 impl Wanted {
     /// Whether it wants what comes as this message does.
     pub(crate) fn takes_source(&self, offer: &Offer<'_>) -> bool {
-        self.source_id.is_none_or(|source_id| offer.source() == Some(source_id))
+        self.source_id == offer.source()
     }
 
     /// Whether it wants messages of this source and type.
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_asked_for_or_does_not_matter() {
+    fn what_comes_by_a_source_is_for_those_who_ask_for_it() {
         let [one, other] = [1, 2].map(|number| SourceId(Uuid::from_u128(number)));
         let by = |source| Particulars { source, ..Particulars::default() };
         let asks = Wanted { source_id: Some(one), ..wanted(&["*"]) };
@@ -155,7 +155,7 @@ mod tests {
         assert!(takes_of(&asks, Some(one)));
         assert!(!takes_of(&asks, Some(other)));
         assert!(!takes_of(&asks, None));
-        assert!(takes_of(&wanted(&["*"]), Some(other)) && takes_of(&wanted(&["*"]), None));
+        assert!(!takes_of(&wanted(&["*"]), Some(other)) && takes_of(&wanted(&["*"]), None));
     }
 
     #[test]
