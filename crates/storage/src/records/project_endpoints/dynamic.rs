@@ -84,23 +84,21 @@ async fn make_or_change(
     wanted: Dynamic,
 ) -> Result<EndpointId> {
     let Dynamic { tenant_id, url, secret, event_types } = wanted;
-    let endpoint = match found {
-        Some(endpoint) => endpoint,
-        None => {
-            let name = Some(format!("{NAME}: {url}"));
-            let settings = Settings { name, signature: Some(SignatureStyle::Advanced), ..Settings::default() };
-            let change = endpoints::Change {
-                uid: Some(Some(uid)),
-                url: Some(url),
-                settings: Some(settings),
-                is_subscribed: Some(true),
-                ..endpoints::Change::default()
-            };
-            let secret = Some(secret.unwrap_or_else(super::write::random_secret));
-            let create =
-                endpoints::Create { tenant_id, application: Reference::Id(application_id), change, secret, headers: Headers::default() };
-            create.apply(db, &mut *tx).await?
-        }
+    let endpoint = if let Some(endpoint) = found {
+        endpoint
+    } else {
+        let name = Some(format!("{NAME}: {url}"));
+        let settings = Settings { name, signature: Some(SignatureStyle::Advanced), ..Settings::default() };
+        let change = endpoints::Change {
+            uid: Some(Some(uid)),
+            url: Some(url),
+            settings: Some(settings),
+            is_subscribed: Some(true),
+            ..endpoints::Change::default()
+        };
+        let secret = Some(secret.unwrap_or_else(super::write::random_secret));
+        let application = Reference::Id(application_id);
+        endpoints::Create { tenant_id, application, change, secret, headers: Headers::default() }.apply(db, &mut *tx).await?
     };
     let subscription = endpoint.filter.subscriptions.as_deref().and_then(<[_]>::first).map(|wanted| wanted.id);
     match subscription {
