@@ -5,13 +5,9 @@ use serde_json::json;
 use support::{
     App, Customer, Database, JWT_SECRET, MAIN_SECRET, Receiver, Reply,
     customer::message,
-    new_tenant,
+    hex, new_tenant,
     processes::{self, ServerProcess},
 };
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
-}
 
 /// A text as it might appear: raw, in base64, in hexadecimal, and without its prefix.
 fn spellings(secret: &str) -> Vec<(&'static str, String)> {

@@ -238,3 +238,9 @@ impl App {
         witness::sdk(&self.client).await
     }
 }
+
+/// Bytes as `bytea` is shown, and as signatures are written: two small digits each.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |digit: u8| char::from(b"0123456789abcdef"[usize::from(digit)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
