@@ -95,7 +95,7 @@ assert [one["uid"] for one in data("endpoints.get_endpoints", project, owner_id=
 body = models.ModelsCreateSubscription.from_dict({"name": "reads", "endpoint_id": endpoint, "filter_config": {"event_types": ["read", "paid"]}})
 subscription = data("subscriptions.create_subscription", project, expect=201, body=body)["uid"]
 assert data("subscriptions.get_subscription", project, subscription)["name"] == "reads"
-assert len(data("subscriptions.get_subscriptions", project)["content"]) == 1
+assert subscription in [one["uid"] for one in data("subscriptions.get_subscriptions", project)["content"]]
 asked = models.ModelsTestFilter.from_dict({"request": {"body": {"age": 10}}, "schema": {"body": {"age": {"$gte": 10}}}})
 assert data("subscriptions.test_subscription_filter", project, body=asked) is True
 documented = {
@@ -160,7 +160,7 @@ body = models.ModelsCreateSource.from_dict(
 )
 source = data("sources.create_source", project, expect=201, body=body)
 assert data("sources.get_source", project, source["uid"])["name"] == "shop"
-assert [one["uid"] for one in data("sources.load_sources_paged", project)["content"]] == [source["uid"]]
+assert source["uid"] in [one["uid"] for one in data("sources.load_sources_paged", project)["content"]]
 body = models.ModelsCreateEndpoint(name="inbox", url=f"{place}/inbox", secret="the inbox's secret")
 inbox = data("endpoints.create_endpoint", project, expect=201, body=body)["uid"]
 body = models.ModelsCreateSubscription.from_dict({"name": "shop to inbox", "endpoint_id": inbox, "source_id": source["uid"]})
