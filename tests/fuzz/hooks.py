@@ -65,6 +65,64 @@ def new_duplicate(application):
     return call("POST", f"/app/{application}/msg", message)["id"]
 
 
+def project(method, rest, body=None):
+    """Makes a request of our own about the project; returns what is shown."""
+    return call(method, f"/projects/{PROJECT}{rest}", body)["data"]
+
+
+def new_project_endpoint(url="https://example.com/fuzz"):
+    # A generated change of the project may have asked for https.
+    return project("POST", "/endpoints", {"name": "fuzz", "url": url})["uid"]
+
+
+def new_subscription(endpoint):
+    return project("POST", "/subscriptions", {"name": "fuzz", "endpoint_id": endpoint})["uid"]
+
+
+def new_filter(subscription):
+    return project("POST", f"/subscriptions/{subscription}/filters", {"event_type": f"fuzz.n{next(numbers)}", "body": {"n": 1}})["uid"]
+
+
+def new_source():
+    return project("POST", "/sources", {"name": "fuzz", "type": "http"})["uid"]
+
+
+def new_event(endpoint):
+    return project("POST", "/events", {"endpoint_id": endpoint, "event_type": "fuzz.seed", "data": {"n": 1}})["uid"]
+
+
+PROJECT = call("GET", "/projects")["data"][0]["uid"]
+
+
+def seed_project():
+    """One of everything that a project has, with a delivery that has been made."""
+    endpoint = project("POST", "/endpoints", {"name": "fuzz", "url": f"{URL}/_play/project", "owner_id": "fuzz"})["uid"]
+    subscription = new_subscription(endpoint)
+    event = new_event(endpoint)
+    for _ in range(100):
+        deliveries = project("GET", f"/eventdeliveries?eventId={event}&status=Success")["content"]
+        if deliveries:
+            break
+        time.sleep(0.1)
+    else:
+        raise RuntimeError("the seeded event was not delivered within ten seconds")
+    delivery = deliveries[0]["uid"]
+    source = project("POST", "/sources", {"name": "fuzz", "type": "http"})
+    return {
+        "projectID": PROJECT,
+        "endpointID": endpoint,
+        "subscriptionID": subscription,
+        "filterID": new_filter(subscription),
+        "sourceID": source["uid"],
+        "mask": source["mask_id"],
+        "eventID": event,
+        "eventDeliveryID": delivery,
+        "deliveryAttemptID": project("GET", f"/eventdeliveries/{delivery}/deliveryattempts")[0]["uid"],
+        "eventTypeId": project("POST", "/event-types", {"name": f"fuzz.n{next(numbers)}"})["uid"],
+        "eventType": "fuzz.seed",
+    }
+
+
 def seed():
     """One of everything, with an attempt that has been made."""
     application = new_application()
@@ -88,7 +146,7 @@ def seed():
     }
 
 
-SEEDS = seed()
+SEEDS = seed() | seed_project()
 
 
 CHANGING = ("PUT", "PATCH", "DELETE")
@@ -106,6 +164,16 @@ def ids(method, path, names):
             found["msg_id"] = new_message(found["app_id"])
         if "event_type_name" in found:
             found["event_type_name"] = new_event_type()
+    if method in CHANGING and "projectID" in found:
+        if "endpointID" in found or "subscriptionID" in found:
+            found["endpointID"] = new_project_endpoint()
+        if "subscriptionID" in found:
+            found["subscriptionID"] = new_subscription(found["endpointID"])
+        if "filterID" in found:
+            found["filterID"] = new_filter(found["subscriptionID"])
+        if "sourceID" in found:
+            found["sourceID"] = new_source()
+        found = {name: value for name, value in found.items() if name in names}
     if "/operational-webhook/" in path and "endpoint_id" in found:
         found["endpoint_id"] = new_own_endpoint()
     if path.endswith("/deliver"):
@@ -114,9 +182,22 @@ def ids(method, path, names):
     return found
 
 
+def fill(path, body):
+    """Puts into a body what only we know: whom it is about."""
+    if path.endswith("/subscriptions"):
+        body["endpoint_id"] = new_project_endpoint()
+        body.pop("source_id", None)
+    elif path.endswith("/events"):
+        body["endpoint_id"] = SEEDS["endpointID"]
+    elif path.endswith("/events/fanout"):
+        body["owner_id"] = "fuzz"
+
+
 @schemathesis.hook
 def before_call(context, case, kwargs):
     method, names = case.method.upper(), list(case.path_parameters or {})
+    if method == "POST" and isinstance(case.body, dict) and "{projectID}" in case.path and random.random() < SEEDED:
+        fill(case.path, case.body)
     # Ids are learnt from answers too, ours among them.
     is_risky = method in CHANGING and not set(SEEDS.values()).isdisjoint(map(str, (case.path_parameters or {}).values()))
     if names and (is_risky or random.random() < SEEDED):
