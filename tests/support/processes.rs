@@ -72,7 +72,9 @@ pub fn environment(database_url: &str) -> [(&str, &str); 4] {
 
 /// Runs a command to its end; returns its status, its standard output and its standard error.
 pub async fn run(mut command: Command) -> (ExitStatus, String, String) {
-    let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends in time").expect("it starts");
+    // Not by `output`, which would read what goes elsewhere.
+    let child = command.spawn().expect("it starts");
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time").expect("it is waited for");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status, text(&output.stdout), text(&output.stderr))
 }
