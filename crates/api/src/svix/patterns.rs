@@ -268,10 +268,11 @@ fn documented(place: &str, kind: &Value, text: &str) -> Option<Value> {
     }
 }
 
-/// Each parameter once, with what the document says of it.
+/// Each parameter of this dialect once, with what the document says of it.
 fn parameters(document: &Value) -> BTreeMap<(String, String, String), Value> {
-    let paths = document["paths"].as_object().expect("paths").values();
-    let operations = paths.flat_map(|path| path.as_object().expect("operations").values());
+    let paths = document["paths"].as_object().expect("paths").iter();
+    let ours = paths.filter(|(path, _)| !path.starts_with("/api/v1/projects") && !path.starts_with("/ingest/"));
+    let operations = ours.flat_map(|(_, path)| path.as_object().expect("operations").values());
     let all = operations.flat_map(|operation| operation["parameters"].as_array().into_iter().flatten());
     all.map(|parameter| {
         let [place, name] = ["in", "name"].map(|key| parameter[key].as_str().expect("a text").to_owned());
