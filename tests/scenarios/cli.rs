@@ -80,7 +80,7 @@ async fn a_reader_that_leaves_early_is_no_fault() {
         drop(reader);
         let mut command = command(PROGRAM, arguments, &[("POSTHASTE_JWT_SECRET", JWT_SECRET)]);
         command.stdout(writer);
-        let (status, _, errors) = run(command).await;
+        let (status, _, errors) = processes::run_as_it_is(command).await;
         assert!(status.success() && errors.is_empty(), "{arguments:?} ended with {status}: {errors}");
     }
 }

@@ -72,7 +72,12 @@ pub fn environment(database_url: &str) -> [(&str, &str); 4] {
 
 /// Runs a command to its end; returns its status, its standard output and its standard error.
 pub async fn run(mut command: Command) -> (ExitStatus, String, String) {
-    // Not by `output`, which would read what goes elsewhere.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    run_as_it_is(command).await
+}
+
+/// The same of a command whose output may go elsewhere.
+pub async fn run_as_it_is(mut command: Command) -> (ExitStatus, String, String) {
     let child = command.spawn().expect("it starts");
     let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it ends in time").expect("it is waited for");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -58,7 +58,8 @@ const CORS_MAX_AGE: Duration = Duration::from_mins(10);
 /// How many connections scrape a listener that has nothing but metrics.
 const SCRAPERS: usize = 64;
 /// Which dialect is spoken where.
-const DIALECTS: Dialects = Dialects { plain: &Svix, others: &[(convoy::PLACE, &Convoy), (convoy::source::INGEST, &Convoy)] };
+const DIALECTS: Dialects =
+    Dialects { plain: &Svix, others: &[(convoy::PLACE, &Convoy), (svix::not_yet::INGEST, &Svix), (convoy::source::INGEST, &Convoy)] };
 
 fn router(context: &Context) -> listener::Routes {
     let db = context.db.clone();

@@ -4,6 +4,8 @@ use axum::http::Method;
 
 use crate::transport::dialect::find_operation;
 
+/// Where operations of the contract are that look like those of sources.
+pub(crate) const INGEST: &str = "/ingest/api";
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
 pub(crate) const OPERATIONS: [(&str, &str); 50] = [
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
