@@ -1,6 +1,7 @@
 //! What is owed because somebody asked for it by deliveries, whatever their application: several at once, each that may be sent again.
 
 use domain::{
+    health::State,
     id::{EndpointId, MessageId, TenantId},
     message::Message,
     standing::Standing,
@@ -21,8 +22,6 @@ use crate::{
 
 /// The most deliveries that are sent again at one time.
 pub const MOST: usize = 1000;
-/// The state of a paused endpoint in `endpoint_health`.
-const PAUSED: i16 = 3;
 
 /// How a delivery has to stand to be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +191,8 @@ async fn resend(
         (_, If::Failed) => Some("cannot resend event that did not fail previously: it is still owed"),
         (_, If::Delivered) => Some("cannot resend event that was not delivered before"),
     };
-    let is_off = facts.is_deleted || endpoint.is_disabled || is_paused(&mut *tx, tenant_id, endpoint_id).await?;
+    let is_paused = facts.gate.is_some_and(|gate| gate.state == State::Paused);
+    let is_off = facts.is_deleted || endpoint.is_disabled || is_paused;
     let refusal = refusal
         .or(is_off.then_some("the endpoint is inactive or paused: activate it first"))
         .or(message.payload.is_none().then_some("the content of the event is gone"));
@@ -200,15 +200,6 @@ async fn resend(
         return Ok(Err(why));
     }
     Ok(Ok(owe_again(tx, tenant_id.into(), application_id, endpoint_id.into(), &[message_id.into()]).await?))
-}
-
-async fn is_paused(tx: &mut Connection, tenant_id: TenantId, endpoint_id: EndpointId) -> Result<bool> {
-    let state = sqlx::query_scalar!(
-        "select state from endpoint_health where endpoint_id = $1 and tenant_id = $2",
-        Uuid::from(endpoint_id),
-        Uuid::from(tenant_id)
-    );
-    Ok(state.fetch_optional(tx).await? == Some(PAUSED))
 }
 
 /// The application of each delivery's endpoint, if there is such an endpoint.

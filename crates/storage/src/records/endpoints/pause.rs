@@ -12,9 +12,6 @@ use crate::{
     endpoint_health,
 };
 
-/// The state of a paused endpoint in `endpoint_health`.
-const PAUSED: i16 = 3;
-
 /// What is to become of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pausing {
@@ -41,9 +38,8 @@ impl Effect for Pause {
     async fn apply(self, _: &Database, tx: &mut Connection) -> Result<(Endpoint, bool)> {
         let (application_id, endpoint_id) = lock(&mut *tx, &self.address).await?;
         let (id, tenant_id) = (Uuid::from(endpoint_id), Uuid::from(self.address.tenant_id));
-        let state =
-            sqlx::query_scalar!("select state from endpoint_health where endpoint_id = $1 and tenant_id = $2 for update", id, tenant_id);
-        let was_paused = state.fetch_optional(&mut *tx).await? == Some(PAUSED);
+        // Under the lock of its application nobody else pauses it, or lets it go on.
+        let was_paused = !endpoint_health::paused_of(&mut *tx, self.address.tenant_id, &[id]).await?.is_empty();
         let is_paused = self.pausing == Pausing::Toggle && !was_paused;
         endpoint_health::pause(&mut *tx, tenant_id, id, is_paused).await?;
         if self.pausing == Pausing::Activate {
