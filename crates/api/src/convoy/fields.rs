@@ -1,7 +1,5 @@
 //! Fields of the dialect: what they hold, how they are read, and how they are documented.
 
-use std::borrow::Cow;
-
 use domain::{
     application::{MAX_NAME, Uid, check_name},
     endpoint::EndpointUrl,
@@ -9,49 +7,14 @@ use domain::{
     idempotency::{MAX_KEY, check_message_key},
     signing::Secret,
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde::Serialize;
 use serde_json::json;
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, Schema, SchemaFormat, schema::Type},
-};
+use utoipa::openapi::SchemaFormat;
+
+use crate::transport::text_field::{text, text_field};
 
 /// The longest text that people read, in bytes.
 const MAX_TEXT: usize = 4096;
-
-/// Declares a text field: what it is called in the document, what it holds, how it is read, and how it is documented.
-macro_rules! text_field {
-    ($(#[doc = $doc:literal])* $name:ident as $schema_name:literal, $inner:ty, $read:expr, $schema:expr) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Debug)]
-        pub(crate) struct $name(pub(crate) $inner);
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                let read: fn(&str) -> Result<$inner, String> = $read;
-                read(&text).map(Self).map_err(D::Error::custom)
-            }
-        }
-
-        impl PartialSchema for $name {
-            fn schema() -> RefOr<Schema> {
-                Schema::from($schema.description(Some(concat!($($doc),*).trim())).build()).into()
-            }
-        }
-
-        impl ToSchema for $name {
-            fn name() -> Cow<'static, str> {
-                $schema_name.into()
-            }
-        }
-    };
-}
-
-/// A schema of texts.
-pub(crate) fn text() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::String)
-}
 
 /// A text that the database can hold.
 pub(crate) fn plain(text: &str) -> Result<String, String> {

@@ -28,7 +28,7 @@ pub(crate) mod source;
 pub(crate) mod subscription;
 mod verifier;
 
-use axum::http::{HeaderMap, HeaderName, Method};
+use axum::http::{HeaderName, Method};
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::id::{Id, TenantId};
 use serde::{Serialize, Serializer};
@@ -38,10 +38,7 @@ use uuid::Uuid;
 
 use crate::{
     error::ApiError,
-    transport::{
-        dialect::{Dialect, Kind},
-        json,
-    },
+    transport::dialect::{Dialect, Kind},
 };
 
 pub(crate) use error::Refused;
@@ -58,10 +55,6 @@ pub(crate) struct Convoy;
 impl Dialect for Convoy {
     fn refusal(&self, error: &ApiError) -> Answer {
         error::answer(error)
-    }
-
-    fn reads(&self, headers: &HeaderMap) -> bool {
-        json::is_announced(headers)
     }
 
     fn kind(&self, parameter: &str) -> Kind {

@@ -101,16 +101,21 @@ pub(crate) struct Wanted<I> {
 }
 
 impl Paging {
+    /// The cursor that counts, if there is one, and what it names.
+    fn cursor<K>(&self, read: impl Fn(&str) -> Option<K>) -> ApiResult<Option<(String, K)>> {
+        let (name, cursor) = match self.direction {
+            Direction::Next => ("next_page_cursor", &self.next_page_cursor),
+            Direction::Prev => ("prev_page_cursor", &self.prev_page_cursor),
+        };
+        let cursor = cursor.clone().filter(|text| !text.is_empty() && !text.eq_ignore_ascii_case(BEHIND_ALL));
+        let unknown = || ApiError::invalid(&["query", name], "is not a cursor that a page of this list carried");
+        cursor.map(|text| read(&text).map(|named| (text, named)).ok_or_else(unknown)).transpose()
+    }
+
     /// The page of a list of things with ids.
     pub(crate) fn of_ids<I: Id>(self) -> ApiResult<Wanted<I>> {
         let (is_backwards, is_ascending) = (self.direction == Direction::Prev, self.sort == Sort::Asc);
-        let (name, cursor) = match self.direction {
-            Direction::Next => ("next_page_cursor", self.next_page_cursor),
-            Direction::Prev => ("prev_page_cursor", self.prev_page_cursor),
-        };
-        let cursor = cursor.filter(|text| !text.is_empty() && !text.eq_ignore_ascii_case(BEHIND_ALL));
-        let unknown = |_| ApiError::invalid(&["query", name], "is not a cursor that a page of this list carried");
-        let cursor = cursor.map(|text| I::parse_ulid(&text).map_err(unknown)).transpose()?;
+        let cursor = self.cursor(|text| I::parse_ulid(text).ok())?.map(|(_, id)| id);
         // A page begins behind the cursor that storage is given, and the item that ours names is on the page.
         let behind = |id: I| {
             let id: Uuid = id.into();
@@ -142,13 +147,7 @@ impl Paging {
     /// The page of a list of things with such names.
     pub(crate) fn of_keys<K>(self, read: impl Fn(&str) -> Option<K>) -> ApiResult<WantedKeys<K>> {
         let (is_backwards, is_ascending) = (self.direction == Direction::Prev, self.sort == Sort::Asc);
-        let (name, cursor) = match self.direction {
-            Direction::Next => ("next_page_cursor", self.next_page_cursor),
-            Direction::Prev => ("prev_page_cursor", self.prev_page_cursor),
-        };
-        let cursor = cursor.filter(|text| !text.is_empty() && !text.eq_ignore_ascii_case(BEHIND_ALL));
-        let unknown = || ApiError::invalid(&["query", name], "is not a cursor that a page of this list carried");
-        let from = cursor.as_ref().map(|text| read(text).ok_or_else(unknown)).transpose()?;
+        let (cursor, from) = self.cursor(read)?.unzip();
         // One more than wanted shows whether the list goes on; backwards the item of the cursor is read, too.
         let most = usize::try_from(self.per_page).unwrap_or(usize::MAX).saturating_add(1 + usize::from(is_backwards));
         Ok(WantedKeys { size: self.per_page, cursor, is_backwards, from, is_up: is_ascending != is_backwards, most })

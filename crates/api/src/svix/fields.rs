@@ -24,7 +24,10 @@ use utoipa::{
 };
 
 use super::own_event::NAMES;
-use crate::error::{ApiError, ApiResult};
+use crate::{
+    error::{ApiError, ApiResult},
+    transport::text_field::{text, text_field},
+};
 
 pub(crate) use crate::transport::json::{has_nul, nullable, present};
 
@@ -47,35 +50,6 @@ const URL: &str = r"^[hH][tT][tT][pP][sS]?:[a-zA-Z0-9\-._~:/?#\[\]@!$&'()*+,;=%]
 const SECRET: &str = r"^(whsec_([a-zA-Z0-9+/]{4}){8,24}([a-zA-Z0-9+/]{4}|[a-zA-Z0-9+/][AQgw]==|[a-zA-Z0-9+/]{2}[AEIMQUYcgkosw048]=)?|whsk_[a-zA-Z0-9+/]{85}[AQgw]==)$";
 /// An idempotency key in a header: plain, or as a String of RFC 8941, whose parameters mean nothing to us.
 pub(crate) const HEADER_KEY: &str = r#"^([!#-~]([ -~]{0,253}[!-~])?|"([ !#-\[\]-~]|\\["\\]){1,255}"([ \t]*;[\s\S]*)?)$"#;
-/// Declares a text field: what it holds, how it is read, and how it is documented.
-macro_rules! text_field {
-    ($(#[doc = $doc:literal])* $name:ident($inner:ty), $read:expr, $schema:expr) => {
-        $(#[doc = $doc])*
-        #[derive(Clone, Debug)]
-        pub(crate) struct $name(pub(crate) $inner);
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                let read: fn(&str) -> Result<$inner, String> = $read;
-                read(&text).map(Self).map_err(D::Error::custom)
-            }
-        }
-
-        impl PartialSchema for $name {
-            fn schema() -> RefOr<Schema> {
-                Schema::from($schema.description(Some(concat!($($doc),*).trim())).build()).into()
-            }
-        }
-
-        impl ToSchema for $name {}
-    };
-}
-
-fn text() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::String)
-}
-
 fn name(longest: usize, example: &str) -> ObjectBuilder {
     text().min_length(Some(1)).max_length(Some(longest)).pattern(Some(NAME)).examples([json!(example)])
 }

@@ -34,7 +34,7 @@ mod patterns;
 mod payload_retention;
 pub(crate) mod task;
 
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::id::{ApplicationId, AttemptId, EndpointId, Id, MessageId, TaskId};
 use serde::{Serialize, Serializer};
@@ -44,10 +44,7 @@ use uuid::Uuid;
 
 use crate::{
     error::ApiError,
-    transport::{
-        dialect::{Dialect, Kind},
-        json,
-    },
+    transport::dialect::{Dialect, Kind},
 };
 
 /// The Svix dialect.
@@ -57,10 +54,6 @@ pub(crate) struct Svix;
 impl Dialect for Svix {
     fn refusal(&self, error: &ApiError) -> Answer {
         error::answer(error)
-    }
-
-    fn reads(&self, headers: &HeaderMap) -> bool {
-        json::is_announced(headers)
     }
 
     fn kind(&self, parameter: &str) -> Kind {

@@ -10,6 +10,7 @@ use axum::{
 use storage::idempotency::Answer;
 use uuid::Uuid;
 
+use super::json;
 use crate::error::ApiError;
 
 /// What a parameter of a path stands for.
@@ -47,7 +48,9 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync {
     fn refusal(&self, error: &ApiError) -> Answer;
 
     /// Whether a body with these headers is of a media type that it reads.
-    fn reads(&self, headers: &HeaderMap) -> bool;
+    fn reads(&self, headers: &HeaderMap) -> bool {
+        json::is_announced(headers)
+    }
 
     /// What a parameter of its paths stands for.
     fn kind(&self, parameter: &str) -> Kind;

@@ -3,7 +3,7 @@
 //! Reading order:
 //! [`listener`] [`pace`] connections · [`trailing_slash`] · [`request_id`] their names in the log · [`table`] operations and who may use
 //! them · [`admission`] what every operation checks first · [`call`] a request as handlers see it · [`json`] [`query`] input whose faults
-//! are told by name · [`reply`] what handlers answer · [`idempotency`] writes under a key · [`publish`] messages under one · [`dialect`] what a dialect decides.
+//! are told by name · [`text_field`] fields that read only what they may hold · [`reply`] what handlers answer · [`idempotency`] writes under a key · [`publish`] messages under one · [`dialect`] what a dialect decides.
 
 pub(crate) mod admission;
 pub(crate) mod call;
@@ -17,4 +17,5 @@ pub(crate) mod query;
 pub(crate) mod reply;
 pub(crate) mod request_id;
 pub(crate) mod table;
+pub(crate) mod text_field;
 mod trailing_slash;
