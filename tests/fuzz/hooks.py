@@ -91,6 +91,15 @@ def new_event(endpoint):
     return project("POST", "/events", {"endpoint_id": endpoint, "event_type": "fuzz.seed", "data": {"n": 1}})["uid"]
 
 
+def delivered(what, look):
+    """What `look` finds, as soon as that is anything."""
+    for _ in range(100):
+        if found := look():
+            return found
+        time.sleep(0.1)
+    raise RuntimeError(f"the seeded {what} was not delivered within ten seconds")
+
+
 PROJECT = call("GET", "/projects")["data"][0]["uid"]
 
 
@@ -99,14 +108,8 @@ def seed_project():
     endpoint = project("POST", "/endpoints", {"name": "fuzz", "url": f"{URL}/_play/project", "owner_id": "fuzz"})["uid"]
     subscription = new_subscription(endpoint)
     event = new_event(endpoint)
-    for _ in range(100):
-        deliveries = project("GET", f"/eventdeliveries?eventId={event}&status=Success")["content"]
-        if deliveries:
-            break
-        time.sleep(0.1)
-    else:
-        raise RuntimeError("the seeded event was not delivered within ten seconds")
-    delivery = deliveries[0]["uid"]
+    deliveries = f"/eventdeliveries?eventId={event}&status=Success"
+    delivery = delivered("event", lambda: project("GET", deliveries)["content"])[0]["uid"]
     source = project("POST", "/sources", {"name": "fuzz", "type": "http"})
     return {
         "projectID": PROJECT,
@@ -128,13 +131,7 @@ def seed():
     application = new_application()
     endpoint = new_endpoint(application)
     message = new_message(application)
-    for _ in range(100):
-        attempts = call("GET", f"/app/{application}/attempt/msg/{message}")["data"]
-        if attempts:
-            break
-        time.sleep(0.1)
-    else:
-        raise RuntimeError("the seeded message was not delivered within ten seconds")
+    attempts = delivered("message", lambda: call("GET", f"/app/{application}/attempt/msg/{message}")["data"])
     new_duplicate(application)
     return {
         "app_id": application,

@@ -36,6 +36,17 @@ pub fn operations() -> Vec<(String, String)> {
     CONTRACT.paths.iter().flat_map(of_path).collect()
 }
 
+/// The operations of a list that names a path and its methods in each line: method and path.
+pub fn listed(list: &str) -> Vec<(&str, &str)> {
+    let lines = list.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .flat_map(|line| {
+            let (path, methods) = line.split_once(' ').expect("a path and methods");
+            methods.split(' ').map(move |method| (method, path))
+        })
+        .collect()
+}
+
 /// Those of the Svix dialect, and of no dialect.
 pub fn operations_of_svix() -> Vec<(String, String)> {
     let is_of_another = |path: &str| path.starts_with("/api/v1/projects") || path.starts_with("/ingest/");

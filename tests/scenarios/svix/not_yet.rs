@@ -6,13 +6,7 @@ use support::{App, contract};
 
 /// Every operation of the contract: method and path.
 fn operations() -> Vec<(&'static str, &'static str)> {
-    let lines = include_str!("operations.txt").lines().filter(|line| !line.starts_with('#'));
-    lines
-        .flat_map(|line| {
-            let (path, methods) = line.split_once(' ').expect("a path and methods");
-            methods.split(' ').map(move |method| (method, path))
-        })
-        .collect()
+    contract::listed(include_str!("operations.txt"))
 }
 
 #[tokio::test]
