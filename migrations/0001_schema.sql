@@ -583,9 +583,10 @@ insert into own_event_turn (holder, ends_at) values ('00000000-0000-0000-0000-00
 create table task (
   id uuid primary key,
   tenant_id uuid not null,
-  application_id uuid not null,
+  application_id uuid,
   endpoint_id uuid,
   cursor uuid,
+  cursor_within uuid,
   due_at timestamptz not null default now(),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -596,12 +597,14 @@ create table task (
   failures smallint not null default 0,
   parameters jsonb not null default '{}',
   error text,
-  constraint kind_is_known check (kind between 1 and 3),
+  constraint kind_is_known check (kind between 1 and 6),
   constraint state_is_known check (state between 0 and 3)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-comment on column task.kind is '1 fan-out of a message, 2 recover, 3 replay what is missing';
+comment on column task.kind is '1 fan-out of a message, 2 recover, 3 replay what is missing, 4 broadcast of a message, 5 deliveries once more, 6 messages once more';
+comment on column task.application_id is 'null: it goes through all of the tenant''s';
 comment on column task.state is '0 to be done, 1 finished (a fan-out is then removed), 2 failed, 3 canceled';
 comment on column task.cursor is 'what has been looked at: everything up to this id; null: nothing yet';
+comment on column task.cursor_within is 'cursor is an application, and what has been looked at in it is everything up to this message; null: all of it';
 comment on column task.due_at is 'when its next step may be done: of a tenant''s tasks the one with the earliest comes first';
 comment on column task.failures is 'how many steps in a row could not be done';
 comment on column task.scanned is 'how much has been looked at';

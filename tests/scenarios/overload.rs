@@ -36,6 +36,7 @@ fn new(subscribers: &Arc<Subscribers>, application: &Reference<ApplicationId>, n
         payload: bytes::Bytes::from_static(b"{}"),
         content_type: "application/json".into(),
         particulars: None,
+        broadcast: None,
         payload_retention: None,
         claim: None,
     }

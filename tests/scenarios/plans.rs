@@ -116,6 +116,7 @@ fn constants() -> BTreeMap<&'static str, String> {
         ("p_quota", "1024".into()),
         ("t_of", "'{}'".into()),
         ("t_version", "'{}'".into()),
+        ("t_task", "'{}'".into()),
         ("p_endpoint", "'{}'".into()),
         ("p_free", "'{}'".into()),
         ("p_taken", "'{}'".into()),

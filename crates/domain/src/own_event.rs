@@ -75,7 +75,7 @@ pub struct OwnEvent {
     /// What happened.
     pub kind: Kind,
     /// In which application.
-    pub application_id: ApplicationId,
+    pub application_id: Option<ApplicationId>,
     /// The tenant's own name for that.
     pub application_uid: Option<String>,
     /// To which endpoint, if it happened to one.

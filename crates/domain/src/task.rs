@@ -13,6 +13,12 @@ pub enum Kind {
     Recover,
     /// What an endpoint was never sent is sent to it.
     ReplayMissing,
+    /// A message goes to everybody: each application with an endpoint that wants it gets one of its own.
+    Broadcast,
+    /// Deliveries that ended are made once more.
+    Resend,
+    /// Messages are sent once more to whoever wants them now.
+    Replay,
 }
 
 /// How far it is.
@@ -35,15 +41,15 @@ pub struct Task {
     pub id: TaskId,
     /// Whose.
     pub tenant_id: TenantId,
-    /// Which customer it is about.
-    pub application_id: ApplicationId,
+    /// Which customer it is about, if it is about one.
+    pub application_id: Option<ApplicationId>,
     /// Which endpoint, if it is about one.
     pub endpoint_id: Option<EndpointId>,
     /// What is done.
     pub kind: Kind,
     /// How far it is.
     pub state: State,
-    /// How many attempts, messages or endpoints it has looked at.
+    /// How many attempts, messages, endpoints or applications it has looked at.
     pub scanned: u64,
     /// How many deliveries it has made.
     pub made: u64,
@@ -57,7 +63,7 @@ pub struct Task {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::FanOut, Self::Recover, Self::ReplayMissing];
+    pub const ALL: [Self; 6] = [Self::FanOut, Self::Recover, Self::ReplayMissing, Self::Broadcast, Self::Resend, Self::Replay];
 
     /// Its number in the table.
     pub const fn code(self) -> i16 {
@@ -65,6 +71,9 @@ impl Kind {
             Self::FanOut => 1,
             Self::Recover => 2,
             Self::ReplayMissing => 3,
+            Self::Broadcast => 4,
+            Self::Resend => 5,
+            Self::Replay => 6,
         }
     }
 

@@ -8,7 +8,7 @@
 -- f_delay seconds, 2 handed back unsent; f_event: empty, or for each what is to be told of it, null: nothing. p_…: new messages
 -- (p_payload_seconds: for how long the payload is kept, null: as long as its message; p_particulars: empty if none has any); a_…: the versions of the applications whose
 -- endpoints were used; d_…: what the messages owe; t_…: the messages that owe too much to be written at once, each of which gets a
--- fan-out instead. Returns a row for each message that was not simply executed:
+-- fan-out instead, and those that go to everybody, each of which gets a broadcast (t_task: its id; null: it is a fan-out). Returns a row for each message that was not simply executed:
 --   1 key busy · 2 event id busy · 3 message key busy · 4 replay · 5 mismatch · 6 event id taken · 7 stale endpoints
 --   8 executed as a duplicate · 9 replay of "event id taken" · 10 executed before (by a run of this batch whose end was lost)
 -- and a row with outcome 100 for each result that came too late.
@@ -28,7 +28,7 @@ create function step_v1(
   p_uid_hash uuid[], p_key_hash uuid[], p_digest uuid[],
   p_lock bigint[], p_uid_lock bigint[], p_key_lock bigint[],
   a_id uuid[], a_version bigint[],
-  d_of integer[], d_endpoint uuid[], d_is_leased boolean[], t_of integer[], t_version bigint[],
+  d_of integer[], d_endpoint uuid[], d_is_leased boolean[], t_of integer[], t_version bigint[], t_task uuid[],
   p_lease uuid, p_lease_seconds float8, p_horizon interval, p_is_rerun boolean,
   f_message uuid[], f_endpoint uuid[], f_run integer[], f_lease uuid[], f_kind smallint[], f_attempt uuid[], f_number smallint[],
   f_outcome smallint[], f_status smallint[], f_duration integer[], f_response bytea[], f_url text[], f_delay float8[], f_is_resent boolean[],
@@ -209,8 +209,9 @@ begin
       from (select unnest(d_of) as o, unnest(d_endpoint) as endpoint, unnest(d_is_leased) as is_leased) t where v_state[t.o] = 0;
   if cardinality(t_of) > 0 then
     insert into task (id, tenant_id, application_id, kind, parameters)
-      select p_id[t.o], p_tenant[t.o], p_application[t.o], 1, jsonb_build_object('version', t.version)
-        from (select unnest(t_of) as o, unnest(t_version) as version) t where v_state[t.o] = 0;
+      select coalesce(t.task, p_id[t.o]), p_tenant[t.o], case when t.task is null then p_application[t.o] end, case when t.task is null then 1 else 4 end,
+          case when t.task is null then jsonb_build_object('version', t.version) else jsonb_build_object('message', p_id[t.o]) end
+        from (select unnest(t_of) as o, unnest(t_version) as version, unnest(t_task) as task) t where v_state[t.o] = 0;
   end if;
   insert into idempotency (k, tenant_id, fingerprint, status, expires_at, ref)
     select t.k, t.tenant, t.fingerprint, case when v_state[t.n] = 6 then 409 else 202 end, now() + make_interval(secs => t.ttl),

@@ -88,6 +88,7 @@ impl Behind {
             payload: payload.to_string().into(),
             content_type: "application/json".into(),
             particulars: special.particulars.map(Arc::new),
+            broadcast: None,
             payload_retention: None,
             claim: None,
         };

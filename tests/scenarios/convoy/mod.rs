@@ -6,6 +6,7 @@ mod endpoint;
 mod event_type;
 mod events;
 mod keys;
+mod many;
 mod not_yet;
 mod particulars;
 mod project;

@@ -14,13 +14,14 @@ use storage::{
     project_deliveries::{self, Found, Key, Part},
     project_messages::Filter,
     project_resends::{If, MOST, ResendAll, ResendFailed},
+    project_tasks::{Ended, Through},
 };
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Time, Ulid,
     answer::{Null, Told},
-    event::{self, OfEvents},
+    event::{self, Count, OfEvents},
     page::{Dates, Paged, Paging},
 };
 use crate::{
@@ -294,6 +295,67 @@ pub(crate) async fn resend(call: Call) -> ApiResult<Told<200, DeliveryOut>> {
     let found = project_deliveries::get(call.db(), call.tenant_id(), delivery).await?;
     let effect = ResendFailed { tenant_id: call.tenant_id(), delivery };
     call.write(Ok(effect), move |_| Told::new("App event processed for retry successfully", &DeliveryOut::from(&found))).await
+}
+
+/// The deliveries of a query that can be retried.
+async fn retriable(call: &Call, asked: Asked<(Dates, OfEvents, OfDeliveries)>) -> ApiResult<(Filter, OfDeliveries)> {
+    let (dates, of_events, mut of) = asked.read()?;
+    let filter = of.narrow(of_events.filter(call, &dates).await?);
+    if of.status.is_empty() {
+        of.status = vec![Status::Failure, Status::Discarded];
+    }
+    if let Some(other) = of.status.iter().find(|status| !matches!(status, Status::Failure | Status::Discarded)) {
+        let why = match other {
+            Status::Success => "must be `Failure` or `Discarded`: what was delivered is sent again by `forceresend`",
+            _ => "must be `Failure` or `Discarded`: what is still owed is sent without being asked for",
+        };
+        return Err(ApiError::invalid(&["query", "status"], why));
+    }
+    Ok((filter, of))
+}
+
+/// Count event deliveries to retry
+///
+/// Those that a batch retry with the same query would make once more.
+#[utoipa::path(
+    get,
+    path = "/api/v1/projects/{projectID}/eventdeliveries/countbatchretryevents",
+    tag = "Convoy: Event Deliveries",
+    operation_id = "convoy.CountBatchRetry"
+)]
+pub(crate) async fn count(call: Call, asked: Asked<(Dates, OfEvents, OfDeliveries)>) -> ApiResult<Told<200, Count>> {
+    let (filter, of) = retriable(&call, asked).await?;
+    let num = project_deliveries::count(call.db(), call.tenant_id(), &filter, |found| of.wants(found)).await?;
+    Ok(Told::new("event deliveries count successful", &Count { num }))
+}
+
+/// Batch retry event deliveries
+///
+/// Those that the same query lists and that ended without success are made once more, but for what is inactive, paused or erased. A task does it, which
+/// `GET /api/v1/background-task` shows and which goes on after a restart.
+#[utoipa::path(
+    post,
+    path = "/api/v1/projects/{projectID}/eventdeliveries/batchretry",
+    tag = "Convoy: Event Deliveries",
+    operation_id = "convoy.BatchRetryEventDelivery"
+)]
+pub(crate) async fn batch_retry(call: Call, asked: Asked<(Dates, OfEvents, OfDeliveries)>) -> ApiResult<Told<200, Null>> {
+    let (messages, of) = retriable(&call, asked).await?;
+    let ended = |status: &Status| if *status == Status::Failure { Ended::Failed } else { Ended::Discarded };
+    let effect = Through {
+        tenant_id: call.tenant_id(),
+        messages,
+        only: id("eventId", of.event_id.as_deref())?,
+        ended: Some(of.status.iter().map(ended).collect()),
+        subscription: id("subscriptionId", of.subscription_id.as_deref())?,
+    };
+    call.write(Ok(effect), |_| Told::new("Batch retry processing", &Null::NULL)).await
+}
+
+/// The one id that a query names, if it names one.
+fn id<I: Id>(name: &'static str, text: Option<&str>) -> ApiResult<Option<I>> {
+    let id = text.filter(|text| !text.is_empty()).map(I::parse_ulid).transpose();
+    id.map_err(|_| ApiError::invalid(&["query", name], "is not the id of such a thing"))
 }
 
 /// What is to be sent again.

@@ -14,6 +14,7 @@ use storage::{
     project_deliveries,
     project_messages::{self, Filter},
     project_resends::Replay,
+    project_tasks::Through,
 };
 use utoipa::{IntoParams, ToSchema};
 
@@ -203,7 +204,7 @@ pub(crate) async fn list(call: Call, asked: Asked<(Paging, Dates, OfEvents)>) ->
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ConvoyCount)]
 pub(crate) struct Count {
-    num: u64,
+    pub(super) num: u64,
 }
 
 /// Count events
@@ -254,4 +255,21 @@ pub(crate) async fn replay(call: Call) -> ApiResult<Told<200, EventOut>> {
     let effect = event_id(&call).map(|message_id| Replay { tenant_id: call.tenant_id(), message_id });
     call.write(effect, |replayed| Told::new("App event replayed successfully", &EventOut::new(&replayed.message, &replayed.endpoints)))
         .await
+}
+
+/// Batch replay events
+///
+/// Sends those that the same query lists once more, each to every endpoint that would get such an event now (or to those of them that the query
+/// names); of a duplicate nothing is sent. A task does it: the answer has its id, by which `GET /api/v1/background-task/{task_id}` shows how far it is.
+#[utoipa::path(
+    post,
+    path = "/api/v1/projects/{projectID}/events/batchreplay",
+    tag = "Convoy: Events",
+    operation_id = "convoy.BatchReplayEvents"
+)]
+pub(crate) async fn batch_replay(call: Call, asked: Asked<(Dates, OfEvents)>) -> ApiResult<Told<200, String>> {
+    let (dates, of) = asked.read()?;
+    let messages = of.filter(&call, &dates).await?;
+    let effect = Through { tenant_id: call.tenant_id(), messages, only: None, ended: None, subscription: None };
+    call.write(Ok(effect), |task| Told::new("Batch replay is being processed", &task.id.public())).await
 }

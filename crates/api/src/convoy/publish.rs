@@ -6,7 +6,7 @@ use bytes::Bytes;
 use domain::{
     application::check_name,
     endpoint::{check_header_changes, check_header_count},
-    id::{ApplicationId, EndpointId, Id},
+    id::{ApplicationId, EndpointId, Id, TaskId},
     message::{Message, Particulars},
 };
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use storage::{
     committer::{KeyScope, NewMessage, Published},
     idempotency::Answered,
     project_endpoints::{self, Dynamic},
-    project_messages,
+    project_messages, projects, tasks,
 };
 use utoipa::ToSchema;
 
@@ -66,6 +66,7 @@ macro_rules! event_in {
                     payload: body.slice_ref(self.data.get().as_bytes()),
                     message_key: self.idempotency_key.map(|key| key.0).filter(|key| !key.is_empty()),
                     particulars: Particulars { only, headers, ..Particulars::default() },
+                    broadcast: None,
                 })
             }
         }
@@ -98,12 +99,19 @@ event_in!(
     }
 );
 
+event_in!(
+    /// An event for everybody.
+    BroadcastIn as ConvoyBroadcastIn {}
+);
+
 /// A message, but for whom it is.
 struct Draft {
     event_type: String,
     payload: Bytes,
     message_key: Option<String>,
     particulars: Particulars,
+    /// The task that gives it to everybody.
+    broadcast: Option<TaskId>,
 }
 
 impl Draft {
@@ -129,6 +137,7 @@ impl Draft {
                 key_scope: KeyScope::Tenant,
                 payload: self.payload,
                 content_type: MEDIA_TYPE.to_owned(),
+                broadcast: self.broadcast,
                 payload_retention: None,
                 particulars: (self.particulars != Particulars::default()).then(|| Arc::new(self.particulars)),
                 claim,
@@ -217,6 +226,22 @@ pub(crate) async fn fan_out(call: Call) -> ApiResult<Told<201, EventMade>> {
         draft.publish(&call, owner).await.map_err(no_owner)
     };
     publish::answer(&call, publishing, |published| told(&call, published, "Endpoint fanout event queued successfully")).await
+}
+
+/// Create a broadcast event
+///
+/// To everybody: each owner with an endpoint of which a subscription lets it through gets an event of its own, and so do the endpoints without an
+/// owner; all have the same bytes and key. A task does it, which `GET /api/v1/background-task` shows and which goes on after a restart.
+#[utoipa::path(post, path = "/api/v1/projects/{projectID}/events/broadcast", tag = "Convoy: Events",
+    operation_id = "convoy.CreateBroadcastEvent", request_body = BroadcastIn)]
+pub(crate) async fn broadcast(call: Call) -> ApiResult<Told<201, EventMade>> {
+    let publishing = async {
+        let mut draft = call.json::<BroadcastIn<'_>>()?.into_draft(&call.body, None)?;
+        draft.broadcast = Some(tasks::new_id(call.db()));
+        let application_id = projects::own_application(call.db(), call.tenant_id()).await?;
+        draft.publish(&call, Reference::Id(application_id)).await
+    };
+    publish::answer(&call, publishing, |published| told(&call, published, "Broadcast event created successfully")).await
 }
 
 /// Create a dynamic event

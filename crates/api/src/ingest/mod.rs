@@ -255,6 +255,7 @@ async fn publish(context: &Context, door: &Door, found: Found, body: Bytes, cont
         key_scope: KeyScope::Tenant,
         payload: body,
         content_type,
+        broadcast: None,
         payload_retention: None,
         claim: None,
         particulars: Some(Arc::new(particulars)),

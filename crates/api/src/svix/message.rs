@@ -268,6 +268,7 @@ async fn publish(call: &Call) -> ApiResult<Outcome> {
             payload,
             content_type: MEDIA_TYPE.to_owned(),
             particulars: None,
+            broadcast: None,
             payload_retention,
         })
     };

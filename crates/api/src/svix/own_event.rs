@@ -39,7 +39,7 @@ fn data(event: &OwnEvent) -> Value {
     }
     let mut data = Map::new();
     let mut set = |name: &str, value: Value| drop(data.insert(name.to_owned(), value));
-    set("appId", event.application_id.public().into());
+    set("appId", event.application_id.map(Id::public).into());
     set("appUid", event.application_uid.clone().into());
     set("endpointId", event.endpoint_id.map(Id::public).into());
     match &event.about {
@@ -71,7 +71,13 @@ mod tests {
 
     fn event(kind: Kind, about: About) -> (OwnEvent, Value) {
         let (application_id, endpoint_id) = (ApplicationId(Uuid::now_v7()), EndpointId(Uuid::now_v7()));
-        let event = OwnEvent { kind, application_id, application_uid: Some("acme".into()), endpoint_id: Some(endpoint_id), about };
+        let event = OwnEvent {
+            kind,
+            application_id: Some(application_id),
+            application_uid: Some("acme".into()),
+            endpoint_id: Some(endpoint_id),
+            about,
+        };
         let words = put_into_words(&event);
         let body: Value = serde_json::from_slice(&words.payload).expect("JSON");
         assert_eq!(body["type"], words.event_type);

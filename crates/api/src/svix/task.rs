@@ -43,6 +43,12 @@ pub(crate) enum BackgroundTaskType {
     /// Messages that failed are sent to an endpoint again.
     #[serde(rename = "endpoint.recover")]
     EndpointRecover,
+    /// Messages are sent again, to an endpoint or to all that want them.
+    #[serde(rename = "endpoint.bulk-replay")]
+    EndpointBulkReplay,
+    /// A message goes to every application.
+    #[serde(rename = "message.broadcast")]
+    MessageBroadcast,
 }
 
 /// What a task has done so far.
@@ -52,11 +58,13 @@ pub(crate) struct BackgroundTaskData {
     /// How many messages are sent
     #[schema(example = 2)]
     messages_sent: u64,
-    /// How many attempts or messages it has looked at
+    /// How many attempts, messages or applications it has looked at
     #[schema(example = 1000)]
     scanned: u64,
-    #[schema(example = "app_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
-    app_id: String,
+    /// Absent if it goes through all applications
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "app_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
+    app_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "ep_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
     endpoint_id: Option<String>,
@@ -121,11 +129,13 @@ impl BackgroundTaskStatus {
     }
 }
 
-impl From<BackgroundTaskType> for Kind {
-    fn from(task: BackgroundTaskType) -> Self {
-        match task {
-            BackgroundTaskType::EndpointReplay => Self::ReplayMissing,
-            BackgroundTaskType::EndpointRecover => Self::Recover,
+impl BackgroundTaskType {
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::EndpointReplay => &[Kind::ReplayMissing],
+            Self::EndpointRecover => &[Kind::Recover],
+            Self::EndpointBulkReplay => &[Kind::Resend, Kind::Replay],
+            Self::MessageBroadcast => &[Kind::Broadcast],
         }
     }
 }
@@ -136,6 +146,8 @@ impl From<&Task> for BackgroundTaskOut {
             // Nobody asks for a fan-out, so nobody is shown one.
             Kind::ReplayMissing | Kind::FanOut => BackgroundTaskType::EndpointReplay,
             Kind::Recover => BackgroundTaskType::EndpointRecover,
+            Kind::Resend | Kind::Replay => BackgroundTaskType::EndpointBulkReplay,
+            Kind::Broadcast => BackgroundTaskType::MessageBroadcast,
         };
         let error = if task.state == State::Canceled { Some("canceled".to_owned()) } else { task.error.clone() };
         Self {
@@ -145,7 +157,7 @@ impl From<&Task> for BackgroundTaskOut {
             data: BackgroundTaskData {
                 messages_sent: task.made,
                 scanned: task.scanned,
-                app_id: task.application_id.public(),
+                app_id: task.application_id.map(Id::public),
                 endpoint_id: task.endpoint_id.map(Id::public),
                 error,
             },
@@ -200,7 +212,7 @@ async fn send_again(call: Call, kind: Kind) -> ApiResult<Reply<202, BackgroundTa
 pub(crate) async fn list(call: Call, asked: Asked<(Paging, InOrder, TaskFilter)>) -> ApiResult<Listed<BackgroundTaskOut>> {
     let (paging, order, filter) = asked.read()?;
     let page = paging.of_ids(order.is_ascending(false))?;
-    let filter = Filter { states: filter.status.map(BackgroundTaskStatus::states), kind: filter.task.map(Kind::from) };
+    let filter = Filter { states: filter.status.map(BackgroundTaskStatus::states), kinds: filter.task.map(BackgroundTaskType::kinds) };
     let tasks = tasks::list(call.db(), call.tenant_id(), filter, &page).await?;
     Ok(page::list(&tasks, |task| task.id.public(), BackgroundTaskOut::from))
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use domain::{
-    id::{EndpointId, Id, TaskId, TenantId},
+    id::{ApplicationId, EndpointId, Id, TaskId, TenantId},
     own_event::{About, Disabled, Kind, OwnEvent},
     task::{self, State, Task},
 };
@@ -200,6 +200,7 @@ impl Outbox {
             payload,
             content_type: "application/json".into(),
             particulars: None,
+            broadcast: None,
             payload_retention: None,
             claim: None,
         }
@@ -268,9 +269,13 @@ impl Row {
                 About::Endpoint { uid: self.text("endpoint_uid"), disabled: self.disabled().filter(|_| kind == Kind::EndpointDisabled) }
             }
         };
+        let application_id = self.id_of("application").map(ApplicationId::from);
+        if application_id.is_none() && kind != Kind::TaskFinished {
+            return None;
+        }
         Some(OwnEvent {
             kind,
-            application_id: self.id_of("application")?.into(),
+            application_id,
             application_uid: self.text("application_uid"),
             endpoint_id: self.id_of("endpoint").map(EndpointId::from),
             about,
@@ -290,7 +295,7 @@ impl Row {
         Some(Task {
             id,
             tenant_id: self.tenant_id.into(),
-            application_id: self.id_of("application")?.into(),
+            application_id: self.id_of("application").map(ApplicationId::from),
             endpoint_id: self.id_of("endpoint").map(EndpointId::from),
             kind: task::Kind::from_code(code("kind")?)?,
             state: State::from_code(code("state")?),

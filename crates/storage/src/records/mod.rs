@@ -23,6 +23,7 @@ pub mod project_endpoints;
 pub mod project_messages;
 pub mod project_resends;
 pub mod project_rules;
+pub mod project_tasks;
 pub mod projects;
 pub(crate) mod published;
 pub(crate) mod reference;

@@ -100,6 +100,29 @@ pub async fn list(
     Ok(Listed { found, goes_on_at: Some((next.0.into(), next.1.into())) })
 }
 
+/// How many looks one count takes at most.
+const LOOKS: usize = 10;
+
+/// How many of the tenant's deliveries `wanted` wants.
+///
+/// # Errors
+/// [`Error::LimitReached`] if there are very many messages.
+pub async fn count(db: &Database, tenant_id: TenantId, filter: &Filter, wanted: impl Fn(&Found) -> bool + Send + Sync) -> Result<u64> {
+    const AT_ONCE: usize = 1_000;
+    let (mut counted, mut from) = (0, None);
+    for _ in 0..LOOKS {
+        let part = Part { from, is_up: true, most: AT_ONCE + 1 };
+        let Listed { found, goes_on_at } = list(db, tenant_id, filter, part, &wanted).await?;
+        // The one too many is the first of the next look.
+        from = found.get(AT_ONCE).map(Found::key).or(goes_on_at);
+        counted += u64::try_from(found.len().min(AT_ONCE)).unwrap_or(0);
+        if from.is_none() {
+            return Ok(counted);
+        }
+    }
+    Err(Error::LimitReached("there are too many to count: ask for a shorter time, one owner or one endpoint"))
+}
+
 /// Between which messages the part lies, the second one excluded.
 fn bounds(filter: &Filter, part: Part) -> (Uuid, Uuid) {
     let mut low = filter.after.map_or(Uuid::nil(), domain::id::from);
@@ -138,7 +161,7 @@ pub async fn endpoints_of(db: &Database, tenant_id: TenantId, messages: &[Messag
 }
 
 /// The deliveries of these messages, from one on.
-async fn of_messages(
+pub(crate) async fn of_messages(
     db: &Database,
     tx: &mut Connection,
     tenant_id: TenantId,

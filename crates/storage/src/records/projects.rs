@@ -86,6 +86,14 @@ async fn check_kind(tx: &mut Connection, tenant_id: TenantId, kind: ProjectKind)
     if is_used { Err(Error::Invalid { field: "type", why: HAS_ENDPOINTS.to_owned() }) } else { Ok(()) }
 }
 
+/// The application of the project itself, made if there is none.
+pub async fn own_application(db: &Database, tenant_id: TenantId) -> Result<ApplicationId> {
+    let mut tx = db.pool().begin().await?;
+    let id = ensure(db, &mut tx, tenant_id).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
 /// The application of the project itself, which is made with the project's row if there is none: once, however many ask.
 pub(crate) async fn ensure(db: &Database, tx: &mut Connection, tenant_id: TenantId) -> Result<ApplicationId> {
     if let Some(id) = application(&mut *tx, tenant_id).await? {

@@ -2,7 +2,9 @@
 
 use std::slice;
 
+use chrono::{DateTime, Utc};
 use domain::{
+    filter::Filter,
     id::{ApplicationId, EndpointId, MessageId, TenantId},
     message::Message,
     offer::Offer,
@@ -66,7 +68,7 @@ impl Effect for Resend {
             .await?
             .rows_affected()
             > 0;
-        insert_runs(tx, self.tenant_id.into(), application_id.into(), endpoint.id, &[message_id], is_held).await?;
+        insert_runs(tx, self.tenant_id.into(), application_id.into(), &[(message_id, endpoint.id)], is_held).await?;
         let owner = Owner { tenant_id: self.tenant_id, application_id };
         Ok(OwedAnew { owner, event_type: message.event_type, endpoints: vec![endpoint.id.into()] })
     }
@@ -88,7 +90,8 @@ pub(crate) async fn owe_again(
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    insert_runs(&mut *tx, tenant_id, application_id, endpoint_id, messages, false).await?;
+    let pairs: Vec<_> = messages.iter().map(|message| (*message, endpoint_id)).collect();
+    insert_runs(&mut *tx, tenant_id, application_id, &pairs, false).await?;
     let types = sqlx::query!(
         r#"select event_type, count(*) as "count!" from message where id = any ($1) and tenant_id = $2 group by event_type"#,
         messages,
@@ -104,24 +107,25 @@ pub(crate) async fn owe_again(
     Ok(owed.collect())
 }
 
-async fn insert_runs(
+/// A further run of one attempt of each of these messages for its endpoint. Their application must be locked.
+pub(crate) async fn insert_runs(
     tx: &mut Connection,
     tenant_id: Uuid,
     application_id: Uuid,
-    endpoint_id: Uuid,
-    messages: &[Uuid],
+    pairs: &[(Uuid, Uuid)],
     is_first: bool,
 ) -> Result<()> {
+    let (messages, endpoints): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
     sqlx::query!(
         "insert into queue (message_id, endpoint_id, run, tenant_id, application_id, trigger, due_at)
-         select m.id, $2, 1 + greatest(
-             (select max(run) from queue where message_id = m.id and endpoint_id = $2),
-             (select max(run) from queue_later where message_id = m.id and endpoint_id = $2),
-             (select max(run) from attempt where message_id = m.id and endpoint_id = $2), 0), $3, $4, 1,
-           case when $5 then least((select min(due_at) from queue where endpoint_id = $2) - interval '1 ms', now()) else now() end
-           from unnest($1::uuid[]) m(id)",
-        messages,
-        endpoint_id,
+         select m.id, m.endpoint_id, 1 + greatest(
+             (select max(run) from queue where message_id = m.id and endpoint_id = m.endpoint_id),
+             (select max(run) from queue_later where message_id = m.id and endpoint_id = m.endpoint_id),
+             (select max(run) from attempt where message_id = m.id and endpoint_id = m.endpoint_id), 0), $3, $4, 1,
+           case when $5 then least((select min(due_at) from queue where endpoint_id = m.endpoint_id) - interval '1 ms', now()) else now() end
+           from unnest($1::uuid[], $2::uuid[]) m(id, endpoint_id)",
+        &messages,
+        &endpoints,
         tenant_id,
         application_id,
         is_first,
@@ -182,18 +186,43 @@ impl Effect for Release {
 
 /// The endpoints that want a message that is stored already. Its application must be locked.
 pub(crate) async fn wanting(db: &Database, tx: &mut Connection, message: &Message) -> Result<Vec<Uuid>> {
-    let application_id = Uuid::from(message.application_id);
-    let endpoints = sqlx::query!(
-        r#"select id, event_types, channels, filter as "filter: Json<Value>", subscriptions as "subscriptions: Json<Value>" from endpoint
-            where application_id = $1 and deleted_at is null and not is_disabled"#,
-        application_id
+    let asking = asking(tx, message.tenant_id.into(), &[message.application_id.into()], Uuid::max()).await?;
+    Ok(asking.iter().filter(|asking| asking.wants(message, db.now())).map(|asking| asking.endpoint_id).collect())
+}
+
+/// An endpoint that is on, with what it wants.
+#[derive(Debug)]
+pub(crate) struct Asking {
+    pub(crate) application_id: Uuid,
+    pub(crate) endpoint_id: Uuid,
+    filter: Filter,
+}
+
+impl Asking {
+    /// Whether it wants this message, at this moment.
+    pub(crate) fn wants(&self, message: &Message, now: DateTime<Utc>) -> bool {
+        let offer = Offer::of_message(message).asked_at(now);
+        !offer.is_for_another_than(self.endpoint_id.into()) && self.filter.wants(&offer)
+    }
+}
+
+/// The endpoints of these applications that are on, and had been made before this id was.
+pub(crate) async fn asking(tx: &mut Connection, tenant_id: Uuid, applications: &[Uuid], before: Uuid) -> Result<Vec<Asking>> {
+    let rows = sqlx::query!(
+        r#"select application_id, id, event_types, channels, filter as "filter: Json<Value>", subscriptions as "subscriptions: Json<Value>"
+             from endpoint where application_id = any ($1) and tenant_id = $2 and id < $3 and deleted_at is null and not is_disabled"#,
+        applications,
+        tenant_id,
+        before,
     )
     .fetch_all(tx)
     .await?;
-    let offer = Offer::of_message(message).asked_at(db.now());
-    let may_get_it = endpoints.into_iter().filter(|row| !offer.is_for_another_than(row.id.into()));
-    let asking = may_get_it.map(|row| (row.id, endpoints::filter(row.event_types, row.channels, row.filter, row.subscriptions)));
-    Ok(asking.filter_map(|(id, filter)| filter.wants(&offer).then_some(id)).collect())
+    let asking = rows.into_iter().map(|row| Asking {
+        application_id: row.application_id,
+        endpoint_id: row.id,
+        filter: endpoints::filter(row.event_types, row.channels, row.filter, row.subscriptions),
+    });
+    Ok(asking.collect())
 }
 
 /// The fan-out of a message that is stored already: a row, due now, for each endpoint that wants it. Returns those.

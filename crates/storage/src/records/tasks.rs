@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use domain::{
-    id::{EndpointId, TaskId, TenantId},
+    id::{ApplicationId, EndpointId, TaskId, TenantId},
     own_event,
     task::{Kind, State, Task},
 };
@@ -30,8 +30,14 @@ const WHAT: &str = "task";
 pub(crate) const OWED_AT_ONCE: usize = 500;
 
 /// What a task goes by, as its row keeps it. A field that a kind does not use is absent.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Parameters {
+    /// Which message is broadcast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<Uuid>,
+    /// Which messages or deliveries of the tenant it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) about: Option<About>,
     /// The version of the application under which a message was accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<i64>,
@@ -43,14 +49,63 @@ pub(crate) struct Parameters {
     pub(crate) until: Option<DateTime<Utc>>,
 }
 
+/// Which messages, or deliveries of them, a task goes through. What is absent is not asked for.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct About {
+    /// Only those of these applications.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) applications: Option<Vec<Uuid>>,
+    /// Only to these endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) endpoints: Option<Vec<Uuid>>,
+    /// Only those that came by these sources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sources: Option<Vec<Uuid>>,
+    /// Only those of these types.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_types: Option<Vec<String>>,
+    /// Only those with this message key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message_key: Option<String>,
+    /// Only those in this channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) channel: Option<String>,
+    /// Only this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<Uuid>,
+    /// Only deliveries that this subscription lets through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) subscription: Option<Uuid>,
+    /// Only deliveries that ended in one of these ways.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ended: Option<Vec<Ended>>,
+    /// Only deliveries whose deciding attempt had a status code of this hundred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status_class: Option<u16>,
+}
+
+/// How a delivery ended.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// The receiver took it.
+    Delivered,
+    /// Its attempts are used up.
+    Failed,
+    /// Without a request.
+    Discarded,
+}
+
 /// A task as its table holds it.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) id: Uuid,
     pub(crate) tenant_id: Uuid,
-    pub(crate) application_id: Uuid,
+    pub(crate) application_id: Option<Uuid>,
     pub(crate) endpoint_id: Option<Uuid>,
     pub(crate) cursor: Option<Uuid>,
+    pub(crate) cursor_within: Option<Uuid>,
     pub(crate) kind: i16,
     pub(crate) state: i16,
     pub(crate) scanned: i64,
@@ -62,7 +117,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Between which ids the messages lie that a task of this endpoint is about, the second one excluded.
+    /// The application that it is about; none that there is, if it is about all.
+    pub(crate) fn application_id(&self) -> Uuid {
+        self.application_id.unwrap_or_default()
+    }
+
+    /// Between which ids the messages lie that it is about, the second one excluded.
     pub(crate) fn messages(&self) -> (Uuid, Uuid) {
         let since = self.parameters.since.map_or(Uuid::nil(), domain::id::from);
         // What is published after it was asked for is no business of it.
@@ -76,7 +136,7 @@ impl From<Row> for Task {
         Self {
             id: row.id.into(),
             tenant_id: row.tenant_id.into(),
-            application_id: row.application_id.into(),
+            application_id: row.application_id.map(ApplicationId::from),
             endpoint_id: row.endpoint_id.map(EndpointId::from),
             // Lists and look-ups leave out what a newer release has added.
             kind: Kind::from_code(row.kind).unwrap_or(Kind::FanOut),
@@ -129,23 +189,43 @@ impl Effect for SendAgain {
         if endpoint.is_disabled {
             return Err(Conflict::Disabled.into());
         }
-        let parameters = Parameters { since: Some(self.since), until: self.until, version: None };
-        let row = sqlx::query_as!(
-            Row,
-            r#"insert into task (id, tenant_id, application_id, endpoint_id, kind, parameters) values ($1, $2, $3, $4, $5, $6)
-               returning id, tenant_id, application_id, endpoint_id, cursor, kind, state, scanned, done,
-                         parameters as "parameters: Json<Parameters>", error, created_at, updated_at"#,
-            db.new_id(),
-            Uuid::from(*tenant_id),
-            Uuid::from(application_id),
-            endpoint.id,
-            self.kind.code(),
-            Json(parameters) as _,
-        )
-        .fetch_one(tx)
-        .await?;
-        Ok(row.into())
+        let parameters = Parameters { since: Some(self.since), until: self.until, ..Parameters::default() };
+        let whose = (*tenant_id, Some(application_id), Some(endpoint.id.into()));
+        put_down(db, tx, self.kind, whose, parameters).await
     }
+}
+
+/// An id for a task that is still to be put down.
+pub fn new_id(db: &Database) -> TaskId {
+    db.new_id().into()
+}
+
+/// Whose a task is, and what it is about.
+pub(crate) type Whose = (TenantId, Option<ApplicationId>, Option<EndpointId>);
+
+/// Puts a task into the caller's transaction.
+pub(crate) async fn put_down(
+    db: &Database,
+    tx: &mut Connection,
+    kind: Kind,
+    (tenant_id, application_id, endpoint_id): Whose,
+    parameters: Parameters,
+) -> Result<Task> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"insert into task (id, tenant_id, application_id, endpoint_id, kind, parameters) values ($1, $2, $3, $4, $5, $6)
+           returning id, tenant_id, application_id, endpoint_id, cursor, cursor_within, kind, state, scanned, done,
+                     parameters as "parameters: Json<Parameters>", error, created_at, updated_at"#,
+        db.new_id(),
+        Uuid::from(tenant_id),
+        application_id.map(Uuid::from),
+        endpoint_id.map(Uuid::from),
+        kind.code(),
+        Json(parameters) as _,
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(row.into())
 }
 
 /// Stops a task: what it has done stays. One that is over already stays as it is.
@@ -203,7 +283,7 @@ pub async fn get(db: &Database, tenant_id: TenantId, id: TaskId) -> Result<Task>
 async fn find(connection: &mut Connection, tenant_id: TenantId, id: TaskId) -> Result<Task> {
     let row = sqlx::query_as!(
         Row,
-        r#"select id, tenant_id, application_id, endpoint_id, cursor, kind, state, scanned, done,
+        r#"select id, tenant_id, application_id, endpoint_id, cursor, cursor_within, kind, state, scanned, done,
                   parameters as "parameters: Json<Parameters>", error, created_at, updated_at
              from task where id = $1 and tenant_id = $2 and kind <> 1"#,
         Uuid::from(id),
@@ -219,22 +299,23 @@ async fn find(connection: &mut Connection, tenant_id: TenantId, id: TaskId) -> R
 pub struct Filter<'a> {
     /// Only those in one of these states.
     pub states: Option<&'a [State]>,
-    /// Only those of this kind.
-    pub kind: Option<Kind>,
+    /// Only those of one of these kinds.
+    pub kinds: Option<&'a [Kind]>,
 }
 
 /// The tasks that a tenant asked for, by id; fan-outs, for which nobody asks, are left out.
 pub async fn list(db: &Database, tenant_id: TenantId, filter: Filter<'_>, page: &PageRequest<TaskId>) -> Result<Page<Task>> {
     let (first, end) = page.bounds(None, None);
+    let kinds: Option<Vec<i16>> = filter.kinds.map(|kinds| kinds.iter().map(|kind| kind.code()).collect());
     let states: Option<Vec<i16>> = filter.states.map(|states| states.iter().map(|state| state.code()).collect());
     macro_rules! scan {
         ($order:tt) => {
             sqlx::query_as!(
                 Row,
-                r#"select id, tenant_id, application_id, endpoint_id, cursor, kind, state, scanned, done,
+                r#"select id, tenant_id, application_id, endpoint_id, cursor, cursor_within, kind, state, scanned, done,
                           parameters as "parameters: Json<Parameters>", error, created_at, updated_at
                      from task where tenant_id = $1 and kind <> 1 and id >= $2 and id < $3
-                      and ($5::smallint[] is null or state = any ($5)) and ($6::smallint is null or kind = $6)
+                      and ($5::smallint[] is null or state = any ($5)) and ($6::smallint[] is null or kind = any ($6))
                     order by id "#
                     + $order
                     + " limit $4",
@@ -243,7 +324,7 @@ pub async fn list(db: &Database, tenant_id: TenantId, filter: Filter<'_>, page: 
                 end,
                 page.rows(),
                 states.as_deref() as _,
-                filter.kind.map(Kind::code),
+                kinds.as_deref() as _,
             )
             .fetch_all(db.lists())
             .await

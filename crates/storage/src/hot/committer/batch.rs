@@ -160,9 +160,9 @@ impl Batch {
             r#"select o as "o!", outcome as "outcome!", ref, is_mismatch as "is_mismatch!" from step_v1(
                  p_id => $1, p_tenant => $2, p_application => $3, p_event_type => $4, p_event_id => $5, p_channels => $6, p_message_key => $7, p_payload => $8, p_content_type => $9,
                  p_payload_seconds => $10, p_particulars => $11, p_k => $12, p_fingerprint => $13, p_ttl => $14, p_saves_conflict => $15, p_uid_hash => $16, p_key_hash => $17, p_digest => $18, p_lock => $19, p_uid_lock => $20,
-                 p_key_lock => $21, a_id => $22, a_version => $23, d_of => $24, d_endpoint => $25, d_is_leased => $26, t_of => $27, t_version => $28, p_lease => $29, p_lease_seconds => $30,
-                 p_horizon => $31, p_is_rerun => $32, f_message => $33, f_endpoint => $34, f_run => $35, f_lease => $36, f_kind => $37, f_attempt => $38, f_number => $39, f_outcome => $40, f_status => $41,
-                 f_duration => $42, f_response => $43, f_url => $44, f_delay => $45, f_is_resent => $46, f_event => $47)"#,
+                 p_key_lock => $21, a_id => $22, a_version => $23, d_of => $24, d_endpoint => $25, d_is_leased => $26, t_of => $27, t_version => $28, t_task => $29, p_lease => $30, p_lease_seconds => $31,
+                 p_horizon => $32, p_is_rerun => $33, f_message => $34, f_endpoint => $35, f_run => $36, f_lease => $37, f_kind => $38, f_attempt => $39, f_number => $40, f_outcome => $41, f_status => $42,
+                 f_duration => $43, f_response => $44, f_url => $45, f_delay => $46, f_is_resent => $47, f_event => $48)"#,
             &a.id,
             &a.tenant,
             &a.application,
@@ -191,6 +191,7 @@ impl Batch {
             &a.is_leased,
             &a.fanned_out,
             &a.fanned_out_at,
+            &a.broadcast as _,
             self.lease,
             self.lease_length.as_secs_f64(),
             interval(key_horizon),
@@ -292,6 +293,8 @@ struct Accept<'a> {
     is_leased: Vec<bool>,
     fanned_out: Vec<i32>,
     fanned_out_at: Vec<i64>,
+    /// The task of each; null of a fan-out, which has the id of its message.
+    broadcast: Vec<Option<Uuid>>,
 }
 
 impl<'a> Accept<'a> {
@@ -299,9 +302,10 @@ impl<'a> Accept<'a> {
         let mut columns = Self::default();
         for (ordinal, (pending, owed)) in (1..).zip(&batch.new) {
             columns.push(pending);
-            if pending.is_fanned_out_later() {
+            for task in pending.tasks() {
                 columns.fanned_out.push(ordinal);
                 columns.fanned_out_at.push(pending.subscribers.application.version);
+                columns.broadcast.push(task.map(Uuid::from));
             }
             for delivery in owed {
                 columns.owed_by.push(ordinal);

@@ -239,6 +239,7 @@ mod tests {
                 payload: Bytes::from_static(b"{}"),
                 content_type: "application/json".into(),
                 particulars: source.map(|source| Arc::new(Particulars { source: Some(source), ..Particulars::default() })),
+                broadcast: None,
                 payload_retention: None,
                 claim: None,
             };

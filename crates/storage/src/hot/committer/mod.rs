@@ -22,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use domain::{
-    id::{ApplicationId, SourceId},
+    id::{ApplicationId, SourceId, TaskId},
     message::Particulars,
     own_event::Kind,
 };
@@ -77,6 +77,8 @@ pub struct NewMessage {
     pub content_type: String,
     /// What is special about it.
     pub particulars: Option<Arc<Particulars>>,
+    /// It goes to all applications of the tenant, by a task of this id.
+    pub broadcast: Option<TaskId>,
     /// For how long the payload is kept; otherwise for as long as its message.
     pub payload_retention: Option<Duration>,
     /// The request's idempotency key.

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use domain::{
     content_filter::ContentFilter,
-    id::{AttemptId, Id, MessageId, SourceId},
+    id::{AttemptId, Id, MessageId, SourceId, TaskId},
     idempotency::{payload_digest, scope_hash},
     message::Message,
     offer::Offer,
@@ -129,9 +129,14 @@ impl Pending {
         self.wanted_by > tasks::OWED_AT_ONCE
     }
 
+    /// The tasks that are committed with it: a fan-out, which has its id, and a broadcast.
+    pub(super) fn tasks(&self) -> impl Iterator<Item = Option<TaskId>> {
+        self.is_fanned_out_later().then_some(None).into_iter().chain(self.new.broadcast.map(Some))
+    }
+
     /// How many rows are written with it.
     pub(super) fn rows(&self) -> usize {
-        1 + if self.is_fanned_out_later() { 1 } else { self.wanted_by }
+        1 + self.tasks().count() + if self.is_fanned_out_later() { 0 } else { self.wanted_by }
     }
 
     /// Takes over who may be owed it by now.

@@ -85,6 +85,7 @@ impl Stage {
             payload: Bytes::copy_from_slice(payload.as_bytes()),
             content_type: "application/json".into(),
             particulars: None,
+            broadcast: None,
             payload_retention: None,
             claim: None,
         }

@@ -254,12 +254,12 @@ impl Writer {
         count_results(&self.db, &batch, late);
         let is_handed_back = batch.finished.iter().any(|finish| finish.report.is_none());
         let (lease, lease_ends) = (batch.lease, batch.lease_ends);
-        let (mut is_due, mut is_fanned_out_later) = (is_handed_back, false);
+        let (mut is_due, mut has_tasks) = (is_handed_back, false);
         for ((pending, owed), decided) in batch.new.into_iter().zip(decided) {
             let reference = decided.reference.map(MessageId::from);
             match (decided.verdict, reference) {
                 (Verdict::Executed | Verdict::ExecutedBefore, None) => {
-                    is_fanned_out_later |= pending.is_fanned_out_later();
+                    has_tasks |= pending.tasks().next().is_some();
                     is_due |= owed.iter().any(|owed| owed.slot.is_none() && self.is_claimable(owed.endpoint_id));
                     self.count(&pending, false, &owed);
                     for Owed { endpoint_id, slot } in owed {
@@ -296,7 +296,7 @@ impl Writer {
         if is_due {
             self.db.wake();
         }
-        if is_fanned_out_later {
+        if has_tasks {
             self.db.wake_runner();
         }
     }

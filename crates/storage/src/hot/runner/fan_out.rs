@@ -7,21 +7,18 @@ use domain::{
 use serde_json::Value;
 use sqlx::types::{Json, Uuid};
 
-use super::Step;
+use super::{Done, Step};
 use crate::{Db, Error, Result, connection::Connection, directory, effect::OwedAnew, particulars, reference::Owner, tasks::Row};
 
 /// How many deliveries one step makes: it holds no lock that others wait for, and takes some tens of milliseconds.
 const STEP: usize = 1_000;
 
-/// The message or its application is gone.
-const NOTHING_LEFT: Step = Step::Done { cursor: None, scanned: 0, owed: Vec::new(), is_last: true };
-
 /// The next endpoints that want the message, of those that its application had when it was accepted. Who wants it is asked of the
 /// endpoints as they are by now, as it would be if they were told a little later.
 pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Step> {
     let version = task.parameters.version.unwrap_or(0);
-    let subscribers = match directory::at_least(db, task.application_id.into(), version).await {
-        Err(Error::NotFound(_)) => return Ok(NOTHING_LEFT),
+    let subscribers = match directory::at_least(db, task.application_id().into(), version).await {
+        Err(Error::NotFound(_)) => return Ok(Step::NOTHING_LEFT),
         found => found?,
     };
     let looks_inside = subscribers.targets.iter().any(|target| target.endpoint.filter.content_filters().next().is_some());
@@ -34,7 +31,7 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
     )
     .fetch_optional(&mut *tx)
     .await?;
-    let Some(message) = message else { return Ok(NOTHING_LEFT) };
+    let Some(message) = message else { return Ok(Step::NOTHING_LEFT) };
     let (channels, particulars) = (message.channels.unwrap_or_default(), particulars::read(message.particulars));
     let ids: Vec<Uuid> = {
         let offer = Offer::new(&message.event_type, &channels).of(message.payload.as_deref().unwrap_or_default());
@@ -51,14 +48,14 @@ pub(super) async fn step(db: &Db, tx: &mut Connection, task: &Row) -> Result<Ste
         task.id,
         &ids,
         task.tenant_id,
-        task.application_id,
+        task.application_id(),
     )
     .execute(tx)
     .await?;
     tracing::debug!(message_id = %MessageId::from(task.id), made = ids.len(), "deliveries of a large fan-out are made");
     let cursor = ids.last().copied();
     let (scanned, is_last) = (ids.len(), ids.len() < STEP);
-    let owner = Owner { tenant_id: task.tenant_id.into(), application_id: task.application_id.into() };
+    let owner = Owner { tenant_id: task.tenant_id.into(), application_id: task.application_id().into() };
     let owed = OwedAnew { owner, event_type: message.event_type, endpoints: ids.into_iter().map(EndpointId::from).collect() };
-    Ok(Step::Done { cursor, scanned, is_last, owed: vec![owed] })
+    Ok(Step::Done(Done { cursor, scanned, is_last, owed: vec![owed], ..Done::default() }))
 }

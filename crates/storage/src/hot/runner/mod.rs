@@ -3,11 +3,16 @@
 //! A step, how far the task is after it and what it has made are one transaction, under the lock of the task's row. That lock is the
 //! lease: whoever dies lets go of it, and whoever finds the row unlocked goes on where the last commit was.
 
+mod broadcast;
 mod fan_out;
 mod recover;
 mod replay;
+mod through;
 
-use domain::task::{Kind, State};
+use domain::{
+    id::MessageId,
+    task::{Kind, State},
+};
 use sqlx::types::{Json, Uuid};
 
 use crate::{
@@ -18,7 +23,7 @@ use crate::{
     tasks::{self, Parameters, Row},
 };
 
-/// After how many failures in a row a task that somebody asked for is given up. A fan-out never is: its message was accepted.
+/// After how many failures in a row a task that somebody asked for is given up. A fan-out or a broadcast never is: its message was accepted.
 const PATIENCE: i16 = 10;
 /// The longest rest after a failure, in seconds.
 const LONGEST_REST: f64 = 60.0;
@@ -27,31 +32,56 @@ const LONGEST_REST: f64 = 60.0;
 #[derive(Debug)]
 pub(super) enum Step {
     /// It was done.
-    Done {
-        /// How far it has looked.
-        cursor: Option<Uuid>,
-        /// At how much it has looked in this step.
-        scanned: usize,
-        /// The deliveries that it has made in this step.
-        owed: Vec<OwedAnew>,
-        /// Whether nothing is left.
-        is_last: bool,
-    },
+    Done(Done),
     /// There is no sense in going on.
     Pointless(&'static str),
 }
 
+/// What a step did.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// How far it has looked.
+    cursor: Option<Uuid>,
+    /// How far in the application that the cursor names; nothing, if all of it was looked at.
+    within: Option<Uuid>,
+    /// At how much it has looked in this step.
+    scanned: usize,
+    /// The deliveries that it has made in this step of messages that there were.
+    owed: Vec<OwedAnew>,
+    /// The messages that it has made, each with its deliveries.
+    new: Vec<(MessageId, OwedAnew)>,
+    /// Whether it has asked for further tasks.
+    has_tasks: bool,
+    /// Whether nothing is left.
+    is_last: bool,
+}
+
 impl Step {
-    fn owed(&self) -> &[OwedAnew] {
-        match self {
-            Self::Done { owed, .. } => owed,
-            Self::Pointless(_) => &[],
-        }
-    }
+    /// What it was about is gone.
+    const NOTHING_LEFT: Self =
+        Self::Done(Done { cursor: None, within: None, scanned: 0, owed: Vec::new(), new: Vec::new(), has_tasks: false, is_last: true });
 
     /// How many deliveries it has made.
     fn made(&self) -> usize {
-        self.owed().iter().map(|owed| owed.endpoints.len()).sum()
+        let Self::Done(done) = self else { return 0 };
+        done.owed.iter().chain(done.new.iter().map(|(_, owed)| owed)).map(|owed| owed.endpoints.len()).sum()
+    }
+
+    /// Tells the rest of the process of it, once it is committed.
+    fn tell(&self, db: &Db) {
+        let Self::Done(done) = self else { return };
+        for owed in &done.owed {
+            db.node.rollups.owed(owed, db.now());
+        }
+        for (id, owed) in &done.new {
+            db.node.rollups.accepted(owed.owner, *id, &owed.event_type, false, owed.endpoints.iter().copied());
+        }
+        if self.made() > 0 {
+            db.wake();
+        }
+        if done.has_tasks {
+            db.wake_runner();
+        }
     }
 }
 
@@ -98,6 +128,8 @@ impl Runner {
             Some(Kind::FanOut) => fan_out::step(&self.db, &mut tx, &task).await,
             Some(Kind::Recover) => recover::step(&mut tx, &task).await,
             Some(Kind::ReplayMissing) => replay::step(&self.db, &mut tx, &task).await,
+            Some(Kind::Broadcast) => broadcast::step(&self.db, &mut tx, &task).await,
+            Some(Kind::Resend | Kind::Replay) => through::step(&self.db, &mut tx, &task).await,
             // None of a kind that is not known here is taken: it is left to the newer release whose it is.
             None => Ok(Step::Pointless("this kind of task is not known")),
         };
@@ -105,12 +137,7 @@ impl Runner {
             Ok(step) => {
                 save(&self.db, &mut tx, &task, &step).await?;
                 tx.commit().await?;
-                for owed in step.owed() {
-                    self.db.node.rollups.owed(owed, self.db.now());
-                }
-                if step.made() > 0 {
-                    self.db.wake();
-                }
+                step.tell(&self.db);
             }
             Err(error) => {
                 tx.rollback().await?;
@@ -133,9 +160,9 @@ impl Runner {
 async fn first_after(tx: &mut Connection, tenant_id: Uuid) -> Result<Option<Row>> {
     Ok(sqlx::query_as!(
         Row,
-        r#"select id, tenant_id, application_id, endpoint_id, cursor, kind, state, scanned, done,
+        r#"select id, tenant_id, application_id, endpoint_id, cursor, cursor_within, kind, state, scanned, done,
                   parameters as "parameters: Json<Parameters>", error, created_at, updated_at
-             from task where state = 0 and due_at <= now() and tenant_id > $1 and kind between 1 and 3
+             from task where state = 0 and due_at <= now() and tenant_id > $1 and kind between 1 and 6
             order by tenant_id, due_at limit 1 for update skip locked"#,
         tenant_id,
     )
@@ -145,17 +172,19 @@ async fn first_after(tx: &mut Connection, tenant_id: Uuid) -> Result<Option<Row>
 
 /// Writes how far the task is, into the transaction of the step.
 async fn save(db: &Database, tx: &mut Connection, task: &Row, step: &Step) -> Result<()> {
-    let (cursor, scanned, state, error) = match *step {
-        Step::Done { is_last: true, .. } if task.kind == Kind::FanOut.code() => {
+    let (cursor, within, scanned, state, error) = match *step {
+        Step::Done(Done { is_last: true, .. }) if task.kind == Kind::FanOut.code() => {
             sqlx::query!("delete from task where id = $1 and tenant_id = $2", task.id, task.tenant_id).execute(tx).await?;
             return Ok(());
         }
-        Step::Done { cursor, scanned, is_last, owed: _ } => (cursor, scanned, if is_last { State::Finished } else { State::Running }, None),
-        Step::Pointless(why) => (None, 0, State::Failed, Some(why)),
+        Step::Done(Done { cursor, within, scanned, is_last, .. }) => {
+            (cursor, within, scanned, if is_last { State::Finished } else { State::Running }, None)
+        }
+        Step::Pointless(why) => (None, None, 0, State::Failed, Some(why)),
     };
     // Its turn comes again after the tenant's other tasks, but a fan-out keeps its place: the message that came first goes out first.
     sqlx::query!(
-        "update task set cursor = coalesce($3, cursor), scanned = scanned + $4, done = done + $5, state = $6, error = $7, failures = 0,
+        "update task set cursor = coalesce($3, cursor), cursor_within = $8, scanned = scanned + $4, done = done + $5, state = $6, error = $7, failures = 0,
                 updated_at = now(), due_at = case when kind = 1 then due_at else now() end
           where id = $1 and tenant_id = $2",
         task.id,
@@ -165,6 +194,7 @@ async fn save(db: &Database, tx: &mut Connection, task: &Row, step: &Step) -> Re
         i64::try_from(step.made()).unwrap_or(i64::MAX),
         state.code(),
         error,
+        within,
     )
     .execute(&mut *tx)
     .await?;
@@ -181,7 +211,7 @@ async fn put_off(db: &Database, connection: &mut Connection, task: &Row, error: 
     let is_over = sqlx::query_scalar!(
         r#"update task set failures = least(failures + 1, 1000), error = $3, updated_at = now(),
                 due_at = now() + make_interval(secs => least(0.1::float8 * power(2::float8, least(failures, 20)::float8), $4::float8)),
-                state = case when failures + 1 >= $5 and kind <> 1 then 2 else state end
+                state = case when failures + 1 >= $5 and kind not in (1, 4) then 2 else state end
           where id = $1 and tenant_id = $2 and state = 0
           returning state <> 0 as "is_over!""#,
         task.id,

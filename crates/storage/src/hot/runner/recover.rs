@@ -2,7 +2,7 @@
 
 use sqlx::types::Uuid;
 
-use super::{Step, replay};
+use super::{Done, Step, replay};
 use crate::{Result, connection::Connection, resends, tasks::Row};
 
 /// How many attempts one step looks at.
@@ -46,7 +46,7 @@ pub(super) async fn step(tx: &mut Connection, task: &Row) -> Result<Step> {
     .fetch_all(&mut *tx)
     .await?;
     let wanted: Vec<Uuid> = ended.iter().filter(|row| row.is_wanted).map(|row| row.message_id).collect();
-    let owed = resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
+    let owed = resends::owe_again(tx, task.tenant_id, task.application_id(), endpoint_id, &wanted).await?;
     let is_last = ended.len() < usize::try_from(STEP).unwrap_or(0);
-    Ok(Step::Done { cursor: ended.last().map(|row| row.id), scanned: ended.len(), is_last, owed })
+    Ok(Step::Done(Done { cursor: ended.last().map(|row| row.id), scanned: ended.len(), is_last, owed, ..Done::default() }))
 }

@@ -4,7 +4,7 @@ use domain::{filter::Filter, id::SourceId, message::Particulars, offer::Offer};
 use serde_json::Value;
 use sqlx::types::{Json, Uuid};
 
-use super::Step;
+use super::{Done, Step};
 use crate::{
     Database, Error, Result,
     applications::{self, Reference},
@@ -45,7 +45,7 @@ pub(super) async fn step(db: &Database, tx: &mut Connection, task: &Row) -> Resu
                and not exists (select from queue_later q where q.message_id = n.id and q.endpoint_id = $5)
                and not exists (select from task t where t.id = n.id and t.state = 0)) as "is_missing!"
              from next n order by n.id"#,
-        task.application_id,
+        task.application_id(),
         first,
         until,
         STEP,
@@ -67,9 +67,9 @@ pub(super) async fn step(db: &Database, tx: &mut Connection, task: &Row) -> Resu
             wanted.push(row.id);
         }
     }
-    let owed = resends::owe_again(tx, task.tenant_id, task.application_id, endpoint_id, &wanted).await?;
+    let owed = resends::owe_again(tx, task.tenant_id, task.application_id(), endpoint_id, &wanted).await?;
     let is_last = messages.len() < usize::try_from(STEP).unwrap_or(0);
-    Ok(Step::Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), is_last, owed })
+    Ok(Step::Done(Done { cursor: messages.last().map(|row| row.id), scanned: messages.len(), is_last, owed, ..Done::default() }))
 }
 
 /// Whether what is in a message is wanted.
@@ -88,7 +88,7 @@ async fn fits(tx: &mut Connection, task: &Row, message_id: Uuid, filter: &Filter
 /// Locks the application, so that nobody else takes the runs that this step is about to take; says why nothing can be sent to the
 /// endpoint, if so.
 pub(super) async fn unable(tx: &mut Connection, task: &Row, endpoint_id: Uuid) -> Result<Option<&'static str>> {
-    match applications::lock(&mut *tx, task.tenant_id.into(), &Reference::Id(task.application_id.into())).await {
+    match applications::lock(&mut *tx, task.tenant_id.into(), &Reference::Id(task.application_id().into())).await {
         Err(Error::NotFound(_)) => return Ok(Some("the application was deleted")),
         locked => locked?,
     };

@@ -37,7 +37,7 @@ pub(super) async fn deleted(
     uid: Option<String>,
 ) -> Result<()> {
     let facts = json!({ "endpoint": Uuid::from(endpoint_id).to_string(), "endpoint_uid": uid });
-    own_events::note(db, tx, tenant_id, application_id, &[Kind::EndpointDeleted], &facts).await
+    own_events::note(db, tx, tenant_id, Some(application_id), &[Kind::EndpointDeleted], &facts).await
 }
 
 /// We switched it off, which has been failing since then.
@@ -52,11 +52,11 @@ pub(super) async fn given_up(
 ) -> Result<()> {
     let failing_since = failing_since.map(|at| at.to_rfc3339_opts(SecondsFormat::Micros, true));
     let facts = json!({ "endpoint": Uuid::from(endpoint_id).to_string(), "endpoint_uid": uid, "is_automatic": true, "failing_since": failing_since });
-    own_events::note(db, tx, tenant_id, application_id, &[Kind::EndpointDisabled], &facts).await
+    own_events::note(db, tx, tenant_id, Some(application_id), &[Kind::EndpointDisabled], &facts).await
 }
 
 async fn tell(db: &Database, tx: &mut Connection, endpoint: &Endpoint, kinds: &[Kind]) -> Result<()> {
     let uid = endpoint.uid.as_ref().map(Uid::as_str);
     let facts = json!({ "endpoint": Uuid::from(endpoint.id).to_string(), "endpoint_uid": uid, "is_automatic": false });
-    own_events::note(db, tx, endpoint.tenant_id, endpoint.application_id, kinds, &facts).await
+    own_events::note(db, tx, endpoint.tenant_id, Some(endpoint.application_id), kinds, &facts).await
 }
