@@ -245,6 +245,7 @@ create table project (
   name text not null,
   logo_url text not null default '',
   config jsonb not null default '{}',
+  is_named boolean not null default false,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   constraint kind_is_known check (kind in (0, 1)),
@@ -252,6 +253,7 @@ create table project (
 );
 comment on column project.application_id is 'whose endpoints have no owner of their own, and whose messages those of sources are';
 comment on column project.kind is '0 incoming, 1 outgoing';
+comment on column project.is_named is 'whether somebody has created or changed it: until then it is what every tenant has';
 comment on column project.config is 'what of it was set: the rest is as the installation has it';
 
 -- Keys that programs call with. The key itself is shown once; what is kept tells it from others and makes it useless to a thief.

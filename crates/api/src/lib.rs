@@ -12,6 +12,7 @@
 
 mod bodies;
 mod caller;
+mod catalogue;
 mod context;
 mod convoy;
 mod error;

@@ -23,7 +23,7 @@ pub(crate) fn router(context: &Context) -> Router {
 fn svix() -> Table {
     use crate::svix::{
         application, attempt, delivery, endpoint, endpoint_headers, endpoint_health, endpoint_secret, endpoint_stats, event_type,
-        idempotency, message, own_endpoint, task,
+        event_type_import, idempotency, message, own_endpoint, task,
     };
 
     Table::new(&Svix)
@@ -52,6 +52,7 @@ fn svix() -> Table {
         .allow(May::WriteEventType, operation!(event_type::update))
         .allow(May::WriteEventType, operation!(event_type::patch))
         .allow(May::WriteEventType, operation!(event_type::delete))
+        .allow(May::WriteEventType, operation!(event_type_import::import))
         .allow(May::ReadMessage, operation!(message::list))
         .allow(May::Publish, operation!(message::create))
         .allow(May::ReadMessage, operation!(message::get))
@@ -84,16 +85,21 @@ fn svix() -> Table {
 
 /// Those of the Convoy dialect.
 fn convoy() -> Table {
-    use crate::convoy::{attempt, delivery, endpoint, event, event_type, filter, project, publish, source, subscription};
+    use crate::convoy::{
+        attempt, delivery, endpoint, event, event_type, failure_rate, filter, onboard, project, publish, source, subscription,
+    };
 
     Table::new(&Convoy)
         .allow(May::ReadProject, operation!(project::list))
         .allow(May::ReadProject, operation!(project::get))
         .allow(May::WriteProject, operation!(project::update))
+        .allow(May::WriteProject, operation!(project::create))
+        .allow(May::WriteProject, operation!(project::delete))
         .allow(May::ReadEventType, operation!(event_type::list))
         .allow(May::WriteEventType, operation!(event_type::create))
         .allow(May::WriteEventType, operation!(event_type::update))
         .allow(May::WriteEventType, operation!(event_type::deprecate))
+        .allow(May::WriteEventType, operation!(event_type::import))
         .allow(May::ReadMessage, operation!(event::list))
         .allow(May::Publish, operation!(publish::create))
         .allow(May::Publish, operation!(publish::fan_out))
@@ -121,6 +127,8 @@ fn convoy() -> Table {
         .allow(May::ReadEndpoint, operation!(endpoint::get))
         .allow(May::WriteEndpoint, operation!(endpoint::update))
         .allow(May::WriteEndpoint, operation!(endpoint::delete))
+        .allow(May::ReadEndpoint, operation!(failure_rate::list))
+        .allow(May::WriteEndpoint, operation!(onboard::onboard))
         .allow(May::WriteEndpointSecret, operation!(endpoint::expire_secret))
         .allow(May::WriteEndpoint, operation!(endpoint::pause))
         .allow(May::WriteEndpoint, operation!(endpoint::activate))

@@ -1,7 +1,7 @@
 //! A tenant as a project.
 
 use serde_json::{Value, json};
-use support::{App, Project, new_tenant, token};
+use support::{App, Project, new_tenant, project::uid, token};
 
 #[tokio::test]
 async fn a_caller_sees_the_one_project_that_it_is_of() {
@@ -98,4 +98,63 @@ async fn a_write_under_a_key_is_done_once() {
     let (first, second) = (send().await, send().await);
     assert!(!first.is_replay() && second.is_replay());
     assert_eq!(first.json(), second.json());
+}
+
+#[tokio::test]
+async fn a_project_is_created_once_with_a_key_that_opens_it() {
+    let app = App::start().await;
+    let before = Project::of(&app.client).await;
+    let made = {
+        let body = json!({ "name": "Acme", "type": "incoming", "config": { "ssl": { "enforce_secure_endpoints": true } } });
+        app.client.post("/api/v1/projects", &body).await.expect(201).json()["data"].clone()
+    };
+    assert_eq!((&made["project"]["uid"], &made["project"]["type"]), (&json!(before.id), &json!("incoming")));
+    let key = made["api_key"]["key"].as_str().expect("a key");
+    let opened = before.with_token(key);
+    assert_eq!(opened.get("").await["name"], "Acme");
+    assert_eq!(opened.get("").await["config"]["ssl"]["enforce_secure_endpoints"], true);
+    assert_eq!(app.database.number("select count(*) from api_key where hash is not null").await, 1);
+
+    let again = app.client.post("/api/v1/projects", &json!({ "name": "Another", "type": "outgoing" })).await.expect(400).json();
+    assert!(again["message"].as_str().is_some_and(|why| why.contains("posthaste key create --tenant")), "{again}");
+    assert_eq!(opened.get("").await["name"], "Acme");
+    assert_eq!(app.database.number("select count(*) from api_key").await, 1);
+    for (body, field) in [(json!({ "type": "outgoing" }), "name"), (json!({ "name": "x" }), "type")] {
+        let why = app.client.post("/api/v1/projects", &body).await.expect(400).json();
+        assert!(why["message"].as_str().is_some_and(|why| why.starts_with(&format!("body.{field}: "))), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn of_many_that_create_a_project_one_does() {
+    let app = App::start().await;
+    let node = app.second_node().await;
+    let clients = [&app.client, &node.client];
+    let creates = (0..8).map(|number| {
+        let client = clients[number % 2];
+        async move { client.post("/api/v1/projects", &json!({ "name": format!("name {number}"), "type": "outgoing" })).await.status }
+    });
+    let mut told = futures::future::join_all(creates).await;
+    told.sort_unstable();
+    assert_eq!(told, [201, 400, 400, 400, 400, 400, 400, 400]);
+    assert_eq!(app.database.number("select count(*) from api_key").await, 1);
+}
+
+#[tokio::test]
+async fn a_project_is_deleted_when_nothing_of_it_is_left() {
+    let app = App::start().await;
+    let project = Project::of(&app.client).await;
+    project.put("", &json!({ "name": "Acme", "config": { "multiple_endpoint_subscriptions": true } })).await;
+    let endpoint = project.post("/endpoints", &json!({ "name": "one", "url": "https://example.com/", "owner_id": "somebody" })).await;
+    let source = project.post("/sources", &json!({ "name": "one", "type": "http", "verifier": { "type": "noop" } })).await;
+    for rest in [format!("/endpoints/{}", uid(&endpoint)), format!("/sources/{}", uid(&source))] {
+        let why = project.refused("DELETE", "", &Value::Null, 400).await;
+        assert!(why.contains("delete them first"), "{why}");
+        assert_eq!(project.get("").await["name"], "Acme");
+        project.delete(&rest).await;
+    }
+    project.delete("").await;
+    let shown = project.get("").await;
+    assert_eq!((&shown["name"], &shown["config"]["multiple_endpoint_subscriptions"]), (&json!(app.tenant), &json!(false)));
+    app.client.post("/api/v1/projects", &json!({ "name": "Acme again", "type": "outgoing" })).await.expect(201);
 }

@@ -63,6 +63,15 @@ struct BasicAuth {
     password: Text,
 }
 
+/// The header of a user name and a password.
+pub(super) fn basic_header(username: &str, password: &str) -> Result<(String, String), &'static str> {
+    if username.contains(':') {
+        return Err("must not contain `:`, which ends it");
+    }
+    let both = format!("{username}:{password}");
+    Ok((AUTHORIZATION.to_owned(), format!("{BASIC}{}", Encoding::Base64.encode(both.as_bytes()))))
+}
+
 impl AuthenticationIn {
     /// The headers that come of it; nothing, if it asks for nothing.
     pub(super) fn headers(&self) -> ApiResult<Option<Headers>> {
@@ -76,12 +85,8 @@ impl AuthenticationIn {
             }
             AuthenticationType::BasicAuth => {
                 let BasicAuth { username, password } = self.basic_auth.as_ref().ok_or_else(|| missing("basic_auth"))?;
-                if username.0.contains(':') {
-                    let place = ["body", "authentication", "basic_auth", "username"];
-                    return Err(ApiError::invalid(&place, "must not contain `:`, which ends it"));
-                }
-                let both = format!("{}:{}", username.0, password.0);
-                (AUTHORIZATION.to_owned(), format!("{BASIC}{}", Encoding::Base64.encode(both.as_bytes())))
+                let place = ["body", "authentication", "basic_auth", "username"];
+                basic_header(&username.0, &password.0).map_err(|why| ApiError::invalid(&place, why))?
             }
         };
         let headers = Headers::from([(name, value)]);

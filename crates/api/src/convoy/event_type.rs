@@ -4,7 +4,7 @@ use domain::{event_type::EventType, id::EventTypeId};
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Map, Value, json};
 use storage::{
-    event_types::{self, Change, Create, Update},
+    event_types::{self, Change, Create, Import, Update},
     page::PageRequest,
 };
 use utoipa::ToSchema;
@@ -15,6 +15,7 @@ use super::{
     fields::{EventTypeName, Text},
 };
 use crate::{
+    catalogue::{self, Declared},
     error::ApiResult,
     transport::{
         call::Call,
@@ -175,6 +176,43 @@ pub(crate) async fn update(call: Call) -> ApiResult<Told<202, EventTypeOut>> {
 pub(crate) async fn deprecate(call: Call) -> ApiResult<Told<200, EventTypeOut>> {
     let effect = of_id(&call, Change { is_deprecated: Some(true), ..Change::default() }).await;
     call.write(effect, |(event_type, _)| Told::new("Event type deprecated successfully", &EventTypeOut::from(event_type))).await
+}
+
+/// A document that declares event types.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = ConvoyImportOpenApi)]
+pub(crate) struct ImportIn {
+    /// The text of an OpenAPI document, in JSON or YAML
+    spec: String,
+}
+
+/// Import event types from OpenAPI spec
+///
+/// Declares an event type for each of its `webhooks` (or `x-webhooks`), and changes those that there are: description, category and schema. Either
+/// all of them or, if anything is wrong with the document, none.
+#[utoipa::path(post, path = "/api/v1/projects/{projectID}/event-types/import", tag = "Convoy: Event types",
+    operation_id = "convoy.ImportOpenApiSpec", request_body = ImportIn)]
+pub(crate) async fn import(call: Call) -> ApiResult<Told<200, All<EventTypeOut>>> {
+    let effect = read_import(&call);
+    let told =
+        |imported: &Vec<EventType>| Told::new("Event types imported successfully", &All(imported.iter().map(EventTypeOut::from).collect()));
+    call.write(effect, told).await
+}
+
+fn read_import(call: &Call) -> ApiResult<Import> {
+    let ImportIn { spec } = call.json()?;
+    let declared = catalogue::parse(&spec).and_then(|document| catalogue::read(&document)).map_err(|fault| fault.in_field("spec"))?;
+    let change = |declared: Declared| {
+        let change = Change {
+            description: Some(declared.description),
+            group_name: Some(declared.group_name),
+            schemas: Some(declared.schema.as_ref().and_then(versions)),
+            is_deprecated: Some(declared.is_deprecated),
+            ..Change::default()
+        };
+        (declared.name, change)
+    };
+    Ok(Import { tenant_id: call.tenant_id(), declared: declared.into_iter().map(change).collect(), is_all: false })
 }
 
 /// A change of the event type in the path: names never change, so it is looked up before.

@@ -16,9 +16,11 @@ mod endpoint_auth;
 mod error;
 pub(crate) mod event;
 pub(crate) mod event_type;
+pub(crate) mod failure_rate;
 pub(crate) mod fields;
 pub(crate) mod filter;
 pub(crate) mod not_yet;
+pub(crate) mod onboard;
 pub(crate) mod page;
 pub(crate) mod project;
 mod project_config;
@@ -28,7 +30,7 @@ pub(crate) mod source;
 pub(crate) mod subscription;
 mod verifier;
 
-use axum::http::{HeaderName, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use chrono::{DateTime, SecondsFormat, Utc};
 use domain::id::{Id, TenantId};
 use serde::{Serialize, Serializer};
@@ -55,6 +57,17 @@ pub(crate) struct Convoy;
 impl Dialect for Convoy {
     fn refusal(&self, error: &ApiError) -> Answer {
         error::answer(error)
+    }
+
+    fn unread(&self, headers: &HeaderMap) -> ApiError {
+        let is_file = |value: &HeaderValue| {
+            let value = value.as_bytes().to_ascii_lowercase();
+            value.starts_with(b"multipart/form-data") || value.starts_with(b"text/csv")
+        };
+        if headers.get(header::CONTENT_TYPE).is_some_and(is_file) {
+            return ApiError::NotYet("a file of CSV: send what is in it as JSON".to_owned());
+        }
+        ApiError::UnsupportedMediaType
     }
 
     fn kind(&self, parameter: &str) -> Kind {

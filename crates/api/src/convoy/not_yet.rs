@@ -6,15 +6,10 @@ use crate::transport::dialect::find_operation;
 
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
 pub(crate) const OPERATIONS: &[(&str, &str)] = &[
-    ("/api/v1/projects", "POST"),
-    ("/api/v1/projects/{projectID}", "DELETE"),
     ("/api/v1/projects/{projectID}/endpoints/oauth2/test", "POST"),
-    ("/api/v1/projects/{projectID}/endpoints/period-failure-rates", "GET"),
-    ("/api/v1/projects/{projectID}/event-types/import", "POST"),
     ("/api/v1/projects/{projectID}/meta-events", "GET"),
     ("/api/v1/projects/{projectID}/meta-events/{metaEventID}", "GET"),
     ("/api/v1/projects/{projectID}/meta-events/{metaEventID}/resend", "PUT"),
-    ("/api/v1/projects/{projectID}/onboard", "POST"),
     ("/api/v1/projects/{projectID}/portal-links", "GET POST"),
     ("/api/v1/projects/{projectID}/portal-links/{portalLinkID}", "GET PUT"),
     ("/api/v1/projects/{projectID}/portal-links/{portalLinkID}/refresh_token", "GET"),

@@ -20,6 +20,7 @@ pub(crate) mod endpoint_secret;
 pub(crate) mod endpoint_stats;
 pub(crate) mod error;
 pub(crate) mod event_type;
+pub(crate) mod event_type_import;
 pub(crate) mod fields;
 mod filter;
 mod header_fields;

@@ -162,7 +162,7 @@ async fn check(
         (body, Some(room))
     };
     if !body.is_empty() && !rules.dialect.reads(headers) {
-        return Err(ApiError::UnsupportedMediaType);
+        return Err(rules.dialect.unread(headers));
     }
     let key = if takes_key(context, tenant_id, method, headers).await? {
         Key::parse(headers.get_all(IDEMPOTENCY_KEY).into_iter().map(HeaderValue::as_bytes))?

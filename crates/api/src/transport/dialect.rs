@@ -52,6 +52,11 @@ pub(crate) trait Dialect: fmt::Debug + Send + Sync {
         json::is_announced(headers)
     }
 
+    /// What is said of a body that it does not read.
+    fn unread(&self, _: &HeaderMap) -> ApiError {
+        ApiError::UnsupportedMediaType
+    }
+
     /// What a parameter of its paths stands for.
     fn kind(&self, parameter: &str) -> Kind;
 

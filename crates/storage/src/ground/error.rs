@@ -95,6 +95,15 @@ pub enum Conflict {
     /// A disabled endpoint gets nothing.
     #[error("this endpoint is disabled: enable it before resending to it")]
     Disabled,
+    /// A tenant has one project.
+    #[error(
+        "this token or key is of a project that there is already, and each has one: change it (PUT), or make a key of another one with \
+         `posthaste key create --tenant org_…`"
+    )]
+    ProjectExists,
+    /// A project is deleted when nothing of it is left.
+    #[error("the project still has endpoints or sources: delete them first")]
+    ProjectInUse,
     /// A delivery does not stand so that it could be sent again.
     #[error("{0}")]
     NotSentAgain(&'static str),

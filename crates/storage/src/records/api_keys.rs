@@ -10,7 +10,7 @@ use domain::{
 use rand::{RngExt, distr::Alphanumeric};
 use sqlx::types::Uuid;
 
-use crate::{Database, Error, Result, records::tenants};
+use crate::{Database, Error, Result, connection::Connection, records::tenants};
 
 /// What a look-up that finds nothing says.
 const WHAT: &str = "API key";
@@ -29,6 +29,18 @@ pub struct Found {
 /// Makes a key for a tenant, which is made with it if it is not there yet. It is valid for so long, or until it is revoked.
 pub async fn create(db: &Database, tenant: &str, name: &str, role: Role, lifetime: Option<Duration>) -> Result<(ApiKey, KnownKey)> {
     let tenant_id = tenants::find_or_create(db, tenant).await?;
+    insert(db, &mut db.pool().acquire().await?, tenant_id, name, role, lifetime).await
+}
+
+/// Makes a key for a tenant that there is.
+pub(crate) async fn insert(
+    db: &Database,
+    connection: &mut Connection,
+    tenant_id: TenantId,
+    name: &str,
+    role: Role,
+    lifetime: Option<Duration>,
+) -> Result<(ApiKey, KnownKey)> {
     let key = ApiKey::new(&random(MASK), &random(SECRET));
     let hash = key.hash();
     let row = sqlx::query_as!(
@@ -44,7 +56,7 @@ pub async fn create(db: &Database, tenant: &str, name: &str, role: Role, lifetim
         hash.as_slice(),
         lifetime.map(|lifetime| lifetime.as_secs_f64()),
     )
-    .fetch_one(db.pool())
+    .fetch_one(connection)
     .await?;
     Ok((key, row.into()))
 }

@@ -100,6 +100,44 @@ impl Effect for Update {
     }
 }
 
+/// Declares event types, or changes those that there are; archived ones are taken out of the archive.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// For whom.
+    pub tenant_id: TenantId,
+    /// What each is to be, by its name, checked.
+    pub declared: Vec<(String, Change)>,
+    /// Archive all others.
+    pub is_all: bool,
+}
+
+impl Effect for Import {
+    type Output = Vec<EventType>;
+
+    async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Vec<EventType>> {
+        let Self { tenant_id, declared, is_all } = self;
+        // One import after the other: both would lock many event types, and each in its own order.
+        sqlx::query!("select from tenant where id = $1 for no key update", Uuid::from(tenant_id)).execute(&mut *tx).await?;
+        let mut imported = Vec::with_capacity(declared.len());
+        for (name, change) in declared {
+            let change = Change { is_archived: Some(false), ..change };
+            imported.push(Update { tenant_id, name, change, or_create: true }.apply(db, &mut *tx).await?.0);
+        }
+        if is_all {
+            let names: Vec<_> = imported.iter().map(|event_type| event_type.name.clone()).collect();
+            sqlx::query!(
+                "update event_type set is_archived = true, updated_at = now()
+                  where tenant_id = $1 and not is_archived and name <> all ($2)",
+                Uuid::from(tenant_id),
+                &names,
+            )
+            .execute(tx)
+            .await?;
+        }
+        Ok(imported)
+    }
+}
+
 /// Archives an event type, or removes it for good.
 #[derive(Clone, Debug)]
 pub struct Delete {

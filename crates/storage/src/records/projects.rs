@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
+    api_key::{ApiKey, KnownKey, Role},
     id::{ApplicationId, TenantId},
     project::{Project, ProjectKind},
 };
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 use sqlx::types::{Json, Uuid};
 
 use crate::{
-    Database, Error, Result,
+    Conflict, Database, Error, Result, api_keys,
     applications::{self, Change as ApplicationChange},
     connection::Connection,
     effect::Effect,
@@ -38,6 +39,70 @@ pub async fn find(db: &Database, tenant_id: TenantId) -> Result<Project> {
     of(&mut db.pool().acquire().await?, tenant_id).await
 }
 
+/// Makes a tenant the project that somebody wants, unless it was made one before, and a key for it.
+#[derive(Clone, Debug)]
+pub struct Create {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// What it is to be.
+    pub change: Change,
+}
+
+impl Effect for Create {
+    type Output = (Project, ApiKey, KnownKey);
+
+    async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Self::Output> {
+        let Self { tenant_id, change } = self;
+        ensure(db, &mut *tx, tenant_id).await?;
+        // Of several that find it without a name, one goes first, and the others find it named.
+        let free = sqlx::query!("update project set is_named = true where tenant_id = $1 and not is_named", Uuid::from(tenant_id));
+        if free.execute(&mut *tx).await?.rows_affected() == 0 {
+            return Err(Conflict::ProjectExists.into());
+        }
+        let key_name = change.name.clone().unwrap_or_default();
+        let project = Update { tenant_id, change }.apply(db, &mut *tx).await?;
+        let (key, known) = api_keys::insert(db, tx, tenant_id, &key_name, Role::Admin, None).await?;
+        Ok((project, key, known))
+    }
+}
+
+/// Makes a project what it was before anybody said what it is to be. Its keys, and what became of its events, stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Delete {
+    /// Whose.
+    pub tenant_id: TenantId,
+}
+
+impl Effect for Delete {
+    type Output = ();
+
+    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<()> {
+        let tenant_id = Uuid::from(self.tenant_id);
+        // Whoever makes an endpoint meanwhile holds one of these.
+        applications::bump_all(&mut *tx, self.tenant_id).await?;
+        let is_used = sqlx::query_scalar!(
+            r#"select exists (select from source where tenant_id = $1 and deleted_at is null)
+                   or exists (select from application a join endpoint e on e.application_id = a.id
+                               where a.tenant_id = $1 and a.deleted_at is null and not a.is_own and e.deleted_at is null) as "is_used!""#,
+            tenant_id,
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        if is_used {
+            return Err(Conflict::ProjectInUse.into());
+        }
+        sqlx::query!(
+            "update project p set name = t.subject, logo_url = '', kind = $2, config = '{}', is_named = false, updated_at = now()
+               from tenant t where p.tenant_id = $1 and t.id = p.tenant_id",
+            tenant_id,
+            number(ProjectKind::Outgoing),
+        )
+        .execute(tx)
+        .await?;
+        Ok(())
+    }
+}
+
 /// Changes a project. It holds from the very next message on, at every node: the versions of the tenant's applications change with it.
 #[derive(Clone, Debug)]
 pub struct Update {
@@ -59,7 +124,7 @@ impl Effect for Update {
             check_kind(&mut *tx, tenant_id, kind).await?;
         }
         sqlx::query!(
-            "update project set name = coalesce($2, name), logo_url = coalesce($3, logo_url), kind = coalesce($4, kind),
+            "update project set name = coalesce($2, name), logo_url = coalesce($3, logo_url), kind = coalesce($4, kind), is_named = true,
                                 config = jsonb_strip_nulls(config || $5), updated_at = now() where tenant_id = $1",
             Uuid::from(tenant_id),
             change.name,

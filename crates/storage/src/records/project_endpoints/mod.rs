@@ -1,6 +1,7 @@
 //! The endpoints of a tenant, whatever their application, as Convoy's clients see them: with their owners, secrets and headers.
 
 mod dynamic;
+mod onboard;
 mod read;
 mod write;
 
@@ -12,8 +13,9 @@ use domain::{
 use sqlx::types::Uuid;
 
 pub use dynamic::{Dynamic, application_of_key, ensure};
+pub use onboard::{Item, Onboard};
 pub use read::{Filter, address, get, list};
-pub use write::{Change, Create, Delete, ExpireSecret, Pause, Update};
+pub use write::{Change, Create, Delete, ExpireSecret, Pause, Update, check_url};
 
 /// What a look-up that finds nothing says.
 const WHAT: &str = "endpoint";

@@ -152,7 +152,11 @@ async fn owned(db: &Database, tx: &mut Connection, tenant_id: TenantId, owner: &
     Err(Error::NotFound("application"))
 }
 
-fn check_url(project: &Project, url: Option<&EndpointUrl>) -> Result<()> {
+/// Whether the project lets an endpoint have this URL.
+///
+/// # Errors
+/// [`Error::Invalid`] if it must be an https URL and is none.
+pub fn check_url(project: &Project, url: Option<&EndpointUrl>) -> Result<()> {
     let is_enforced = project.config.get("ssl").and_then(|ssl| ssl["enforce_secure_endpoints"].as_bool()).unwrap_or_default();
     match url {
         Some(url) if is_enforced && !url.as_str().to_ascii_lowercase().starts_with("https:") => {

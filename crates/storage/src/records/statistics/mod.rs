@@ -37,5 +37,5 @@ mod read;
 mod write;
 
 pub use fold::fold;
-pub use read::{Counted, of_endpoint};
+pub use read::{Attempted, Counted, attempts_of, of_endpoint};
 pub(crate) use write::{EndpointRow, Parcel, TypeCounts, TypeRow, write};

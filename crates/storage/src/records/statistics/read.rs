@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use domain::{
-    id::EndpointId,
+    id::{EndpointId, TenantId},
     statistics::{COUNTS, ENDS, End, LATENCY_BUCKETS},
 };
 use sqlx::types::Uuid;
@@ -69,4 +69,49 @@ pub async fn of_endpoint(db: &Database, address: &Address, since: DateTime<Utc>,
         ends: std::array::from_fn(|place| count(1 + place)),
         latency: std::array::from_fn(|bucket| count(1 + ENDS + bucket)),
     })
+}
+
+/// What was counted of the attempts to one endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempted {
+    /// Which.
+    pub endpoint_id: EndpointId,
+    /// Those that delivered.
+    pub succeeded: i64,
+    /// Those that did not.
+    pub failed: i64,
+    /// Those beyond one for each delivery.
+    pub retries: i64,
+}
+
+/// The same as [`of_endpoint`] for several endpoints of a tenant, as far as anything was counted of them: attempts alone.
+pub async fn attempts_of(
+    db: &Database,
+    tenant_id: TenantId,
+    endpoints: &[EndpointId],
+    since: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Result<Vec<Attempted>> {
+    let ids: Vec<_> = endpoints.iter().copied().map(Uuid::from).collect();
+    let rows = sqlx::query!(
+        r#"select endpoint_id, sum(deliveries)::bigint as "deliveries!", sum(succeeded)::bigint as "succeeded!",
+                  sum(redirected + client_errors + server_errors + timed_out + refused + blocked + other_failures)::bigint as "failed!"
+             from endpoint_rollup where endpoint_id = any ($1) and tenant_id = $4 and span in (0, 1, 2)
+              and at >= date_trunc('minute', $2::timestamptz, 'UTC') and at < $3
+            group by endpoint_id"#,
+        &ids,
+        since,
+        until,
+        Uuid::from(tenant_id),
+    )
+    .fetch_all(db.lists())
+    .await
+    .map_err(Error::of_list)?;
+    let attempted = |(id, deliveries, succeeded, failed): (Uuid, i64, i64, i64)| Attempted {
+        endpoint_id: id.into(),
+        succeeded,
+        failed,
+        retries: (succeeded + failed - deliveries).max(0),
+    };
+    Ok(rows.into_iter().map(|row| attempted((row.endpoint_id, row.deliveries, row.succeeded, row.failed))).collect())
 }
