@@ -99,6 +99,27 @@ async fn rows_that_are_stored_beforehand_and_a_second_server_lose_nothing() {
     }
 }
 
+#[tokio::test]
+async fn events_that_are_signed_are_new_in_each_round() {
+    let (is_well, out, errors) = bench(&["ingest", "--messages", "50", "--rounds", "2", "--json"], &[]).await;
+    assert!(is_well, "{errors}");
+    arrived_once(scenario(&serde_json::from_str(&out).expect("JSON"), "ingest"), 100);
+}
+
+#[tokio::test]
+async fn a_hundred_endpoints_that_look_into_a_message_get_it_once_among_them() {
+    let (is_well, out, errors) = bench(&["filters", "--messages", "120", "--rounds", "1", "--json"], &[]).await;
+    assert!(is_well, "{errors}");
+    arrived_once(scenario(&serde_json::from_str(&out).expect("JSON"), "filters"), 120);
+}
+
+#[track_caller]
+fn arrived_once(figures: &Value, messages: u64) {
+    for (figure, wanted) in [("accepted", messages), ("delivered", messages), ("lost", 0), ("repeated", 0), ("refused", 0), ("stray", 0)] {
+        assert_eq!(figures[figure], wanted, "{figure}: {figures:#}");
+    }
+}
+
 /// The arguments of each running process that was started with this variable, directly or not.
 fn processes_with(variable: &str) -> Vec<String> {
     let has =

@@ -3,7 +3,7 @@
 //!
 //! Reading order:
 //! [`scenario`] what is measured and what is to be reached · [`run`] one run · [`site`] its ground · [`servers`] its processes ·
-//! [`load`] the publisher · [`receiver`] the customers · [`tally`] what became of each message · [`wire`] the little HTTP that
+//! [`load`] the publisher · [`template`] what it sends · [`receiver`] the customers · [`tally`] what became of each message · [`wire`] the little HTTP that
 //! both speak · [`process`] what Linux says of processes · [`figures`] medians · [`verdict`] targets
 //! beside them · [`report`] what is printed ·
 //! [`chart`] what is drawn · [`null_server`] what HTTP alone costs.
@@ -20,6 +20,7 @@ mod scenario;
 mod servers;
 mod site;
 mod tally;
+mod template;
 mod verdict;
 mod wire;
 

@@ -14,24 +14,16 @@ use tokio::{
 };
 
 use crate::{
-    receiver::BEFORE_NUMBER,
-    scenario::Keys,
+    scenario::{Form, Keys},
     tally::Tally,
-    wire::{self, Connection, DIGITS},
+    template::Template,
+    wire::Connection,
 };
 
-/// The event type that one endpoint of the application asks for.
-pub(crate) const SENT: &str = "bench.sent";
-/// The event type that the endpoint which never answers asks for as well.
-pub(crate) const BOTH: &str = "bench.both";
 /// How long an answer may take before the request counts as refused.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How late a request at a fixed rate may be without counting as late: our timers tick each millisecond.
 const TICK: Duration = Duration::from_millis(2);
-/// Stands for the message's number in a template; as long as the number is.
-const NUMBER: &str = "@@@@@@@@@@";
-/// Stands for the number of the post.
-const POST: &str = "#";
 
 /// What is sent, and how fast.
 #[derive(Clone, Debug)]
@@ -50,6 +42,8 @@ pub(crate) struct Load {
     pub(crate) concurrency: usize,
     /// Messages a second; none is as fast as they are answered.
     pub(crate) rate: Option<u64>,
+    /// What is posted.
+    pub(crate) form: Form,
     /// Which keys the requests carry.
     pub(crate) keys: Keys,
     /// Whether every second message is of the type [`BOTH`].
@@ -168,100 +162,5 @@ impl Publisher {
             empty => empty.insert(Connection::open(self.server).await?),
         };
         Ok(connection.call(&self.template.bytes).await?.0)
-    }
-}
-
-/// A whole request, of which only some bytes change.
-struct Template {
-    bytes: Vec<u8>,
-    numbers: Vec<usize>,
-    posts: Vec<usize>,
-    event_type: usize,
-}
-
-impl Template {
-    fn new(load: &Load, server: SocketAddr) -> Self {
-        let body = Self::body(load);
-        let key = match load.keys {
-            Keys::None => String::new(),
-            Keys::Fresh | Keys::One | Keys::Twice => format!("idempotency-key: {:016x}-{NUMBER}-{POST}\r\n", load.run),
-        };
-        let text = format!(
-            "POST {} HTTP/1.1\r\nhost: {server}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n{key}content-length: {}\r\n\r\n{body}",
-            load.path,
-            load.token,
-            body.len()
-        );
-        let all = |mark: &str| text.match_indices(mark).map(|(at, _)| at).collect::<Vec<_>>();
-        let (numbers, posts) = (all(NUMBER), all(POST));
-        let event_type = text.find(SENT).unwrap_or(0);
-        Self { bytes: text.into_bytes(), numbers, posts, event_type }
-    }
-
-    fn body(load: &Load) -> String {
-        let known = BEFORE_NUMBER.len() + DIGITS + r#"","pad":""}"#.len();
-        let pad = "x".repeat(load.payload.saturating_sub(known));
-        let message_key = match load.keys {
-            Keys::Twice => format!(r#","idempotency_key":"{:016x}-{NUMBER}""#, load.run),
-            Keys::Fresh | Keys::None | Keys::One => String::new(),
-        };
-        format!(r#"{{"eventType":"{SENT}"{message_key},"payload":{BEFORE_NUMBER}{NUMBER}","pad":"{pad}"}}}}"#)
-    }
-
-    fn fill(&mut self, number: u64, post: u8, is_for_both: bool) {
-        for at in &self.numbers {
-            wire::write_number(&mut self.bytes[*at..*at + DIGITS], number);
-        }
-        for at in &self.posts {
-            self.bytes[*at] = b'0' + post;
-        }
-        let event_type = if is_for_both { BOTH } else { SENT };
-        self.bytes[self.event_type..self.event_type + event_type.len()].copy_from_slice(event_type.as_bytes());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(keys: Keys) -> Load {
-        Load {
-            servers: vec!["127.0.0.1:1".parse().expect("an address")],
-            path: "/api/v1/app/a/msg".to_owned(),
-            token: "t".to_owned(),
-            run: 0xAB,
-            payload: 512,
-            concurrency: 1,
-            rate: None,
-            keys,
-            has_both: true,
-        }
-    }
-
-    fn filled(keys: Keys, number: u64, post: u8, is_for_both: bool) -> (String, serde_json::Value) {
-        let load = load(keys);
-        let mut template = Template::new(&load, load.servers[0]);
-        template.fill(number, post, is_for_both);
-        let text = String::from_utf8(template.bytes).expect("text");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
-        (head.to_owned(), serde_json::from_str(body).expect("JSON"))
-    }
-
-    #[test]
-    fn a_request_is_patched_in_place() {
-        let (head, body) = filled(Keys::Fresh, 42, 0, false);
-        assert!(head.contains("idempotency-key: 00000000000000ab-0000000042-0"), "{head}");
-        assert_eq!((body["eventType"].as_str(), body["payload"]["n"].as_str()), (Some(SENT), Some("0000000042")));
-        assert_eq!(body["payload"].to_string().len(), 512);
-        assert_eq!(filled(Keys::Fresh, 1, 0, true).1["eventType"], BOTH);
-    }
-
-    #[test]
-    fn keys_are_those_that_the_scenario_asks_for() {
-        assert!(!filled(Keys::None, 1, 0, false).0.contains("idempotency-key"));
-        let (head, body) = filled(Keys::Twice, 7, 1, false);
-        assert!(head.contains("-0000000007-1"), "{head}");
-        assert_eq!(body["idempotency_key"], "00000000000000ab-0000000007");
     }
 }

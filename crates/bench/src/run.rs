@@ -123,6 +123,7 @@ impl Session<'_> {
             payload: PAYLOAD,
             concurrency: scenario.concurrency.unwrap_or(self.options.concurrency).max(1),
             rate: scenario.rate,
+            form: scenario.form,
             keys: scenario.keys,
             has_both: scenario.hanging.is_some(),
         };

@@ -17,6 +17,7 @@ pub(crate) struct Scenario {
     pub(crate) rate: Option<u64>,
     /// Endpoints whose filter matches; one more does not match.
     pub(crate) matching: usize,
+    pub(crate) form: Form,
     pub(crate) keys: Keys,
     /// Every so manieth message's first delivery is answered 500; 0 for none.
     pub(crate) fail_every: u64,
@@ -32,6 +33,20 @@ pub(crate) struct Scenario {
     pub(crate) at_most: Option<Duration>,
     pub(crate) targets: &'static [Target],
 }
+
+/// What is posted, and how it is decided whom it goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A message to an application whose endpoints choose by its type.
+    Message,
+    /// A message to an application of [`FILTERS`] endpoints, each of which looks into the payload; one finds what it wants, each time another.
+    Filtered,
+    /// An event to a source that verifies its signature and reads its key from the body. Two endpoints, one of which subscribed to it.
+    Event,
+}
+
+/// How many endpoints look into a payload; two digits say which of them it is for.
+pub(crate) const FILTERS: u64 = 100;
 
 /// Which keys the requests carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +136,7 @@ const PLAIN: Scenario = Scenario {
     concurrency: None,
     rate: None,
     matching: 1,
+    form: Form::Message,
     keys: Keys::Fresh,
     fail_every: 0,
     stock: Stock::Nothing,
@@ -157,7 +173,7 @@ pub(crate) const CLEAN: Scenario = Scenario {
 };
 
 /// All of them, in the order in which they run.
-pub(crate) const ALL: [Scenario; 15] = [
+pub(crate) const ALL: [Scenario; 17] = [
     CLEAN,
     Scenario {
         name: "clean8",
@@ -243,6 +259,20 @@ pub(crate) const ALL: [Scenario; 15] = [
         about: "two servers on one Postgres, the load split between them",
         servers: 2,
         targets: &[target(Figure::DeliveredPerSecond, AtLeast(0.9), Of::Clean)],
+        ..PLAIN
+    },
+    Scenario {
+        name: "ingest",
+        about: "signed events to a source that reads their key from the body",
+        form: Form::Event,
+        targets: &[target(Figure::AcceptedPerSecond, AtLeast(0.8), Of::Clean), target(Figure::DeliveredPerSecond, AtLeast(0.8), Of::Clean)],
+        ..PLAIN
+    },
+    Scenario {
+        name: "filters",
+        about: "100 endpoints with a body filter each, of which one matches",
+        form: Form::Filtered,
+        targets: &[target(Figure::AcceptedPerSecond, AtLeast(0.5), Of::Clean)],
         ..PLAIN
     },
     Scenario {

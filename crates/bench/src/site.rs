@@ -8,10 +8,10 @@ use storage::bench::{Bench, Measured};
 
 use crate::{
     Error, Result,
-    load::{BOTH, SENT},
     receiver::{NEVER, Receiver},
-    scenario::{Hanging, Scenario, Stock},
+    scenario::{FILTERS, Form, Hanging, Scenario, Stock},
     servers::Server,
+    template::{BOTH, SENT, SIGNATURE_HEADER, SIGNATURE_SECRET},
 };
 
 /// Bytes of a payload.
@@ -38,6 +38,15 @@ pub(crate) struct Application {
 impl Application {
     /// Makes it through the API, with its endpoints; the path of each names its number.
     pub(crate) async fn create(server: &Server, receiver: &Receiver, scenario: &Scenario) -> Result<Self> {
+        match scenario.form {
+            Form::Message => Self::with_types(server, receiver, scenario).await,
+            Form::Filtered => Self::with_filters(server, receiver).await,
+            Form::Event => Self::with_sources(server, receiver).await,
+        }
+    }
+
+    /// Its endpoints choose by event type.
+    async fn with_types(server: &Server, receiver: &Receiver, scenario: &Scenario) -> Result<Self> {
         for event_type in [SENT, BOTH, OTHER, OWED] {
             server.create("/api/v1/event-type", &json!({"name": event_type, "description": ""})).await?;
         }
@@ -58,6 +67,41 @@ impl Application {
             hanging = Some(endpoint);
         }
         Ok(Self { path: format!("/api/v1/app/{id}/msg"), healthy, hanging, id })
+    }
+
+    /// Its endpoints choose by what is in a payload; together they want each message once, so that all have the number of one.
+    async fn with_filters(server: &Server, receiver: &Receiver) -> Result<Self> {
+        server.create("/api/v1/event-type", &json!({"name": SENT, "description": ""})).await?;
+        let id = id_of(&server.create("/api/v1/app", &json!({"name": "bench"})).await?)?;
+        let mut healthy = String::new();
+        for number in 0..FILTERS {
+            let filter = json!({"body": {"for": format!("{number:02}")}});
+            let endpoint = json!({"url": receiver.url("/e0"), "filterTypes": [SENT], "filter": filter});
+            healthy = id_of(&server.create(&format!("/api/v1/app/{id}/endpoint"), &endpoint).await?)?;
+        }
+        Ok(Self { path: format!("/api/v1/app/{id}/msg"), healthy, hanging: None, id })
+    }
+
+    /// A project with two sources, each with an endpoint that subscribed to it. Events are posted to the first.
+    async fn with_sources(server: &Server, receiver: &Receiver) -> Result<Self> {
+        let listed = server.change("GET", "/api/v1/projects", &Value::Null).await?;
+        let project = format!("/api/v1/projects/{}", text(&listed["data"][0], "uid")?);
+        server.change("PUT", &project, &json!({"type": "incoming"})).await?;
+        let hmac = json!({"header": SIGNATURE_HEADER, "hash": "SHA256", "encoding": "hex", "secret": SIGNATURE_SECRET});
+        let source = json!({"name": "bench", "verifier": {"type": "hmac", "hmac": hmac}, "idempotency_keys": ["request.body.key"]});
+        let (mut path, mut healthy) = (String::new(), String::new());
+        for at in ["/other", "/e0"] {
+            let made = &server.create(&format!("{project}/sources"), &source).await?["data"];
+            let endpoint =
+                &server.create(&format!("{project}/endpoints"), &json!({"name": "bench", "url": receiver.url(at)})).await?["data"];
+            healthy = text(endpoint, "uid")?;
+            let subscription = json!({"name": "bench", "endpoint_id": healthy, "source_id": text(made, "uid")?});
+            server.create(&format!("{project}/subscriptions"), &subscription).await?;
+            let url = text(made, "url")?;
+            path =
+                url.find("/ingest/").map(|at| url[at..].to_owned()).ok_or_else(|| Error::Server(format!("no URL of a source: {url}")))?;
+        }
+        Ok(Self { path, healthy, hanging: None, id: project })
     }
 
     /// The endpoint that stocked rows are for: the one that never answers, if there is one.
@@ -95,29 +139,29 @@ impl Site {
 
     /// Makes the database what it is to be when the load comes; `scale` is the share of the rows. No server may be running.
     pub(crate) async fn stock(&mut self, scenario: &Scenario, scale: f64) -> Result<()> {
-        let measured = self.application.measured()?;
+        let application = &self.application;
         match scenario.stock {
             Stock::Nothing => {}
             Stock::Delivered(rows) => {
                 let rows = share(rows, scale);
                 if self.stocked < rows {
-                    self.bench.stock_delivered(&measured, self.stocked, rows, rows).await?;
+                    self.bench.stock_delivered(&application.measured()?, self.stocked, rows, rows).await?;
                     self.bench.vacuum().await?;
                     self.stocked = rows;
                 }
             }
             // The queue has changed in the run before: it is made anew each time.
             Stock::Due(rows) => {
-                self.bench.stock_due(&measured, share(rows, scale)).await?;
+                self.bench.stock_due(&application.measured()?, share(rows, scale)).await?;
                 if scenario.hanging == Some(Hanging::HalfOpen) {
-                    self.bench.make_half_open(measured.endpoint_id).await?;
+                    self.bench.make_half_open(application.measured()?.endpoint_id).await?;
                 }
                 self.bench.vacuum().await?;
             }
             Stock::Asleep(..) if self.stocked > 0 => {}
             Stock::Asleep(rows, endpoints) => {
                 let endpoints = i32::try_from(share(i64::from(endpoints), scale)).unwrap_or(i32::MAX);
-                self.bench.stock_asleep(&measured, share(rows, scale), endpoints).await?;
+                self.bench.stock_asleep(&application.measured()?, share(rows, scale), endpoints).await?;
                 self.bench.vacuum().await?;
                 self.stocked = rows;
             }
@@ -142,5 +186,9 @@ fn share(rows: i64, scale: f64) -> i64 {
 }
 
 fn id_of(answer: &Value) -> Result<String> {
-    answer["id"].as_str().map(str::to_owned).ok_or_else(|| Error::Server(format!("an answer without an id: {answer}")))
+    text(answer, "id")
+}
+
+fn text(answer: &Value, field: &str) -> Result<String> {
+    answer[field].as_str().map(str::to_owned).ok_or_else(|| Error::Server(format!("an answer without `{field}`: {answer}")))
 }
