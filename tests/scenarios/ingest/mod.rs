@@ -3,6 +3,7 @@
 mod bodies;
 mod credentials;
 mod doors;
+mod flood;
 mod holes;
 mod providers;
 mod repeats;
