@@ -2,6 +2,7 @@
 
 mod behind;
 mod callers;
+mod elsewhere;
 mod endpoint;
 mod event_type;
 mod events;

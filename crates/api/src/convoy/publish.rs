@@ -14,9 +14,10 @@ use serde_json::value::RawValue;
 use storage::{
     applications::Reference,
     committer::{KeyScope, NewMessage, Published},
+    directory,
     idempotency::Answered,
     project_endpoints::{self, Dynamic},
-    project_messages, projects, tasks,
+    projects, tasks,
 };
 use utoipa::ToSchema;
 
@@ -123,7 +124,7 @@ impl Draft {
 
     async fn publish(self, call: &Call, application: Reference<ApplicationId>) -> ApiResult<Outcome> {
         let only = self.particulars.only;
-        let draft = |subscribers: Arc<storage::directory::Subscribers>, claim| {
+        let draft = |subscribers: Arc<directory::Subscribers>, claim| {
             if only.is_some_and(|endpoint_id| subscribers.target(endpoint_id).is_none()) {
                 return Err(ApiError::NotFound("endpoint"));
             }
@@ -204,10 +205,10 @@ pub(crate) async fn create(call: Call) -> ApiResult<Told<201, EventMade>> {
     let publishing = async {
         let new = call.json::<EventIn<'_>>()?;
         let endpoint_id = EndpointId::parse_ulid(&new.endpoint_id).map_err(|_| ApiError::NotFound("endpoint"))?;
-        let applications = project_messages::applications_of(call.db(), call.tenant_id(), &[endpoint_id]).await?;
-        let application_id = applications.first().ok_or(ApiError::NotFound("endpoint"))?;
+        let application_id = directory::application_of(call.db(), call.tenant_id(), endpoint_id).await?;
+        let application_id = application_id.ok_or(ApiError::NotFound("endpoint"))?;
         let draft = new.into_draft(&call.body, Some(endpoint_id))?;
-        draft.publish(&call, Reference::Id(*application_id)).await
+        draft.publish(&call, Reference::Id(application_id)).await
     };
     publish::answer(&call, publishing, |published| told(&call, published, "Event queued successfully")).await
 }
@@ -266,7 +267,10 @@ pub(crate) async fn dynamic(call: Call) -> ApiResult<Told<201, EventMade>> {
         {
             return draft.publish(&call, Reference::Id(of_original)).await;
         }
-        let (application_id, endpoint_id) = project_endpoints::ensure(call.db(), wanted).await?;
+        let (_, endpoint_id) = project_endpoints::ensure(call.db(), wanted).await?;
+        // It may be newer than what this process remembers of its application.
+        let application_id = directory::application_of(call.db(), tenant_id, endpoint_id).await?;
+        let application_id = application_id.ok_or(ApiError::NotFound("endpoint"))?;
         draft.only(endpoint_id).publish(&call, Reference::Id(application_id)).await
     };
     publish::answer(&call, publishing, |published| told(&call, published, "Dynamic event created successfully")).await

@@ -36,6 +36,26 @@ pub async fn find(db: &Db, tenant_id: TenantId, application: &Reference<Applicat
     }
 }
 
+/// The application of an endpoint, from memory if it is there; none if the tenant has no such endpoint. Once it has been found, what this
+/// process remembers of its application knows the endpoint: it may have been made a moment ago, and elsewhere.
+pub async fn application_of(db: &Db, tenant_id: TenantId, endpoint_id: EndpointId) -> Result<Option<ApplicationId>> {
+    match db.node.subscribers.application_of(tenant_id, endpoint_id) {
+        Some(found) => Ok(Some(found)),
+        None => Box::pin(meet(db, tenant_id, endpoint_id)).await,
+    }
+}
+
+async fn meet(db: &Db, tenant_id: TenantId, endpoint_id: EndpointId) -> Result<Option<ApplicationId>> {
+    let found = endpoints::application_of(db, endpoint_id).await?.filter(|(owner, _)| *owner == tenant_id);
+    let Some((_, application_id)) = found else { return Ok(None) };
+    // What belongs to a deleted or to the hidden application is nobody's here.
+    match reload(db, tenant_id, &Reference::Id(application_id)).await {
+        Ok(subscribers) => Ok(subscribers.target(endpoint_id).map(|_| application_id)),
+        Err(Error::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Where a mask leads, as it was within the last second: to no source, if it is deleted. Whether it is switched off is for the caller to see.
 pub async fn door(db: &Db, mask: &Mask) -> Result<Option<Arc<Door>>> {
     match db.node.sources.get(mask) {

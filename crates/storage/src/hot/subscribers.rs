@@ -74,6 +74,8 @@ pub(crate) struct KnownSubscribers {
 struct Known {
     by_id: HashMap<ApplicationId, Arc<Subscribers>>,
     by_uid: HashMap<(TenantId, String), ApplicationId>,
+    /// Which application each endpoint of those above belongs to: for as long as it lives.
+    by_endpoint: HashMap<EndpointId, ApplicationId>,
 }
 
 impl KnownSubscribers {
@@ -92,6 +94,13 @@ impl KnownSubscribers {
         Some(found).filter(|found| application.is_uid() || !found.application.is_own()).cloned()
     }
 
+    /// The application that an endpoint of this tenant belongs to.
+    pub(crate) fn application_of(&self, tenant_id: TenantId, endpoint_id: EndpointId) -> Option<ApplicationId> {
+        let known = self.known.read();
+        let application_id = *known.by_endpoint.get(&endpoint_id)?;
+        known.by_id.get(&application_id).filter(|found| found.application.tenant_id == tenant_id).map(|_| application_id)
+    }
+
     pub(crate) fn insert(&self, subscribers: &Arc<Subscribers>) {
         let mut known = self.known.write();
         if known.by_id.len() >= CAPACITY {
@@ -100,7 +109,12 @@ impl KnownSubscribers {
         let application = &subscribers.application;
         let is_newer = known.by_id.get(&application.id).is_none_or(|old| old.application.version <= application.version);
         if is_newer {
-            known.by_id.insert(application.id, Arc::clone(subscribers));
+            if let Some(old) = known.by_id.insert(application.id, Arc::clone(subscribers)) {
+                for target in &old.targets {
+                    known.by_endpoint.remove(&target.endpoint.id);
+                }
+            }
+            known.by_endpoint.extend(subscribers.targets.iter().map(|target| (target.endpoint.id, application.id)));
             if let Some(uid) = &application.uid {
                 known.by_uid.insert((application.tenant_id, uid.as_str().to_owned()), application.id);
             }
