@@ -9,6 +9,8 @@ use jsonschema::Validator;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+use crate::record;
+
 /// The document that the server itself generates.
 static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::of_the_server);
 
@@ -113,7 +115,13 @@ impl Contract {
         let validator = self.validator(&format!("{method} {template} {status}"), &schema["schema"])?;
         let value: Value = serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
         let errors: Vec<_> = validator.iter_errors(&value).map(|error| format!("{} at `{}`", error, error.instance_path())).collect();
-        if errors.is_empty() { Ok(()) } else { Err(format!("{} in {value}", errors.join("; "))) }
+        if !errors.is_empty() {
+            return Err(format!("{} in {value}", errors.join("; ")));
+        }
+        if status < 300 && template.starts_with("/api/v1/projects") {
+            record::note(method, template);
+        }
+        Ok(())
     }
 
     /// The path item whose template fits; a template with fewer parameters goes first.

@@ -32,6 +32,7 @@ pub mod processes;
 pub mod project;
 pub mod proxy;
 pub mod receiver;
+mod record;
 pub mod scrape;
 pub mod tls;
 pub mod witness;
