@@ -275,6 +275,30 @@ comment on column api_key.hash is 'SHA-256 of the whole key, which holds more th
 comment on column api_key.role is '0 may do everything, 1 may only read';
 create index api_key_list on api_key (tenant_id, id);
 
+--- What opens one application for its customer: a token of the one dialect, or a link with a token of the other. The token itself is shown once.
+create table portal_access (
+  id uuid primary key,
+  tenant_id uuid not null references tenant,
+  application_id uuid not null references application,
+  name text,
+  is_renewed boolean not null default false,
+  capabilities smallint not null,
+  feature_flags text[],
+  session_id text,
+  hash bytea not null,
+  expires_at timestamptz,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  revoked_at timestamptz,
+  constraint portal_access_hash unique (hash)
+);
+comment on column portal_access.name is 'of a link; null for a token alone';
+comment on column portal_access.is_renewed is 'whether the token of a link is good for an hour at a time';
+comment on column portal_access.capabilities is 'what the bearer may do: bits 0 view, 1 view secrets, 2 manage secrets, 3 transformations, 4 attempts, 5 manage endpoints';
+comment on column portal_access.hash is 'SHA-256 of the whole token, which holds more than 250 random bits';
+create index portal_access_list on portal_access (tenant_id, id) where name is not null and revoked_at is null;
+create index portal_access_of_application on portal_access (application_id);
+
 -- Where other services send to us.
 create table source (
   id uuid primary key,

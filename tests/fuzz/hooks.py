@@ -103,6 +103,20 @@ def delivered(what, look):
 PROJECT = call("GET", "/projects")["data"][0]["uid"]
 
 
+def new_portal_link():
+    return project("POST", "/portal-links", {"name": "fuzz", "owner_id": "fuzz"})["uid"]
+
+
+def new_meta_event():
+    """An event of our own, which somebody hears of."""
+    listener = {"url": f"{URL}/_play/own", "filterTypes": ["endpoint.created"]}
+    listener = call("POST", "/operational-webhook/endpoint", listener)["id"]
+    new_project_endpoint()
+    event = delivered("meta event", lambda: project("GET", "/meta-events")["content"])[0]["uid"]
+    call("DELETE", f"/operational-webhook/endpoint/{listener}")
+    return event
+
+
 def seed_project():
     """One of everything that a project has, with a delivery that has been made."""
     endpoint = project("POST", "/endpoints", {"name": "fuzz", "url": f"{URL}/_play/project", "owner_id": "fuzz"})["uid"]
@@ -123,6 +137,8 @@ def seed_project():
         "deliveryAttemptID": project("GET", f"/eventdeliveries/{delivery}/deliveryattempts")[0]["uid"],
         "eventTypeId": project("POST", "/event-types", {"name": f"fuzz.n{next(numbers)}"})["uid"],
         "eventType": "fuzz.seed",
+        "portalLinkID": new_portal_link(),
+        "metaEventID": new_meta_event(),
     }
 
 
@@ -170,6 +186,8 @@ def ids(method, path, names):
             found["filterID"] = new_filter(found["subscriptionID"])
         if "sourceID" in found:
             found["sourceID"] = new_source()
+        if "portalLinkID" in found:
+            found["portalLinkID"] = new_portal_link()
         found = {name: value for name, value in found.items() if name in names}
     if "/operational-webhook/" in path and "endpoint_id" in found:
         found["endpoint_id"] = new_own_endpoint()

@@ -2,6 +2,7 @@
 //!
 //! A token of an organisation has it in `sub` (`org_…`); one of an application has that in `sub` (`app_…`) and the organisation in
 //! `org`. Svix tokens may say in `feature_flags` which event types an application gets to see.
+//! A token that was handed out for an application (`appsk_…`) is looked up, too, at each request.
 //! An API key (`CO.…`) is looked up, and remembered for as long as a token is: so one that was revoked opens nothing ten seconds later.
 
 use std::{
@@ -15,12 +16,13 @@ use chrono::{DateTime, Days, Utc};
 use domain::{
     api_key::{ApiKey, Role},
     caller::{Caller, Kind, Permissions},
-    id::{ApplicationId, Id, TenantId},
+    id::{ApplicationId, Id, PortalAccessId, TenantId},
+    portal::PortalToken,
 };
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
-use storage::{Database, api_keys};
+use storage::{Database, api_keys, portal_access};
 
 use crate::error::ApiError;
 
@@ -99,14 +101,21 @@ pub(crate) struct Token {
     /// Of event types that are behind a flag, only those with one of these are shown; absent: all are.
     pub(crate) feature_flags: Option<Arc<[String]>>,
     kind: Kind,
+    permissions: Permissions,
+    access: Option<PortalAccessId>,
 }
 
 impl Token {
+    /// One with everything that such callers may.
+    fn new(tenant: &str, kind: Kind, feature_flags: Option<Arc<[String]>>) -> Self {
+        Self { tenant: tenant.into(), feature_flags, kind, permissions: kind.permissions(), access: None }
+    }
+
     fn read(claims: Claims) -> Result<Self, ApiError> {
         let Claims { sub, org, feature_flags } = claims;
         let subject = sub.ok_or(ApiError::Unauthenticated("the token names no subject"))?;
         if is_tenant(&subject) {
-            return Ok(Self { tenant: subject.into(), kind: Kind::Organisation, feature_flags: None });
+            return Ok(Self::new(&subject, Kind::Organisation, None));
         }
         if !ApplicationId::has_prefix(&subject) {
             let wrong = "the token's subject is neither `org_` and 1 to 100 letters, digits, `-` or `_`, nor the id of an application";
@@ -117,7 +126,7 @@ impl Token {
             application.map_err(|_| ApiError::Unauthenticated("the token's subject is not the id of an application of ours"))?;
         let tenant = org.filter(|org| is_tenant(org));
         let tenant = tenant.ok_or(ApiError::Unauthenticated("the token of an application must name its organisation in `org`"))?;
-        Ok(Self { tenant: tenant.into(), kind: Kind::Application(application), feature_flags: feature_flags.map(Arc::from) })
+        Ok(Self::new(&tenant, Kind::Application(application), feature_flags.map(Arc::from)))
     }
 
     /// The key that this is, if it opens anything.
@@ -135,12 +144,30 @@ impl Token {
             Role::Admin => Kind::Organisation,
             Role::Viewer => Kind::Viewer,
         };
-        Ok(Self { tenant: found.tenant.into(), kind, feature_flags: None })
+        Ok(Self::new(&found.tenant, kind, None))
+    }
+
+    /// What was handed out for an application, if it opens anything.
+    async fn of_portal(db: &Database, text: &str) -> Result<Self, ApiError> {
+        let unknown = ApiError::Unauthenticated("there is no such token");
+        let token = PortalToken::parse(text).ok_or(unknown.clone())?;
+        let found = portal_access::find(db, &token).await?.ok_or(unknown)?;
+        if found.is_revoked {
+            return Err(ApiError::Unauthenticated("the token was taken back"));
+        }
+        if found.expires_at.is_some_and(|at| at <= db.now()) {
+            return Err(ApiError::Unauthenticated("the token has expired"));
+        }
+        let token = Self::new(&found.tenant, Kind::Application(found.application_id), found.feature_flags.map(Arc::from));
+        Ok(Self { permissions: found.capabilities.permissions(), access: Some(found.id), ..token })
     }
 
     /// Why its bearer may not do a thing, and who may.
     pub(crate) fn refusal(&self) -> &'static str {
         match self.kind {
+            _ if self.access.is_some() => {
+                "this token may not do this: another one could be handed out that may, or use a token of its organisation"
+            }
             Kind::Viewer => "this API key may only look: use one that was made without `--viewer`, or a token of the organisation",
             Kind::Organisation | Kind::Application(_) => "the token of an application may not do this: use a token of its organisation",
         }
@@ -148,12 +175,12 @@ impl Token {
 
     /// What its bearer may.
     pub(crate) fn permissions(&self) -> Permissions {
-        self.kind.permissions()
+        self.permissions
     }
 
     /// Who asks with it, once it is known which tenant is meant.
     pub(crate) fn caller(&self, tenant_id: TenantId) -> Caller {
-        Caller::new(tenant_id, self.kind)
+        Caller { permissions: self.permissions, access: self.access, ..Caller::new(tenant_id, self.kind) }
     }
 }
 
@@ -183,6 +210,10 @@ impl Verifier {
         let text = bearer(headers)?;
         if let Some(known) = self.known(text) {
             return Ok(known);
+        }
+        if PortalToken::is_claimed_by(text) {
+            // Looked up each time: one that is taken back opens nothing from then on, whichever process is asked.
+            return Ok(Arc::new(Box::pin(Token::of_portal(db, text)).await?));
         }
         if !ApiKey::is_claimed_by(text) {
             return self.signed(text);

@@ -23,10 +23,10 @@ pub(crate) fn router(context: &Context) -> Router {
 fn svix() -> Table {
     use crate::svix::{
         application, attempt, delivery, endpoint, endpoint_headers, endpoint_health, endpoint_secret, endpoint_stats, event_type,
-        event_type_import, idempotency, message, own_endpoint, task,
+        event_type_import, message, task,
     };
 
-    Table::new(&Svix)
+    let table = Table::new(&Svix)
         .allow(May::ListApplications, operation!(application::list))
         .allow(May::WriteApplication, operation!(application::create))
         .allow(May::ReadApplication, operation!(application::get))
@@ -68,7 +68,18 @@ fn svix() -> Table {
         .allow(May::Resend, operation!(task::replay_missing))
         .allow(May::ReadTask, operation!(task::list))
         .allow(May::ReadTask, operation!(task::get))
-        .allow(May::CancelTask, operation!(task::cancel))
+        .allow(May::CancelTask, operation!(task::cancel));
+    of_the_tenant(table)
+}
+
+/// What the Svix dialect has besides its applications and messages.
+fn of_the_tenant(table: Table) -> Table {
+    use crate::svix::{idempotency, own_endpoint, portal_access};
+
+    table
+        .allow(May::WritePortal, operation!(portal_access::grant))
+        .allow(May::WritePortal, operation!(portal_access::expire_all))
+        .allow(May::EndSession, operation!(portal_access::logout))
         .allow(May::ReadIdempotency, operation!(idempotency::get_policy))
         .allow(May::WriteIdempotency, operation!(idempotency::update_policy))
         .allow(May::ReadIdempotency, operation!(idempotency::list_records))
@@ -85,11 +96,9 @@ fn svix() -> Table {
 
 /// Those of the Convoy dialect.
 fn convoy() -> Table {
-    use crate::convoy::{
-        attempt, delivery, endpoint, event, event_type, failure_rate, filter, onboard, project, publish, source, subscription,
-    };
+    use crate::convoy::{endpoint, event_type, failure_rate, filter, meta_event, onboard, portal_link, project, source, subscription};
 
-    Table::new(&Convoy)
+    let table = Table::new(&Convoy)
         .allow(May::ReadProject, operation!(project::list))
         .allow(May::ReadProject, operation!(project::get))
         .allow(May::WriteProject, operation!(project::update))
@@ -100,23 +109,15 @@ fn convoy() -> Table {
         .allow(May::WriteEventType, operation!(event_type::update))
         .allow(May::WriteEventType, operation!(event_type::deprecate))
         .allow(May::WriteEventType, operation!(event_type::import))
-        .allow(May::ReadMessage, operation!(event::list))
-        .allow(May::Publish, operation!(publish::create))
-        .allow(May::Publish, operation!(publish::fan_out))
-        .allow(May::Publish, operation!(publish::dynamic))
-        .allow(May::Publish, operation!(publish::broadcast))
-        .allow(May::ReadMessage, operation!(event::count))
-        .allow(May::ReadMessage, operation!(event::get))
-        .allow(May::Resend, operation!(event::replay))
-        .allow(May::Resend, operation!(event::batch_replay))
-        .allow(May::ReadAttempt, operation!(delivery::list))
-        .allow(May::ReadAttempt, operation!(delivery::count))
-        .allow(May::Resend, operation!(delivery::batch_retry))
-        .allow(May::ReadAttempt, operation!(delivery::get))
-        .allow(May::Resend, operation!(delivery::resend))
-        .allow(May::Resend, operation!(delivery::force_resend))
-        .allow(May::ReadAttempt, operation!(attempt::list))
-        .allow(May::ReadAttempt, operation!(attempt::get))
+        .allow(May::ReadOwnEndpoint, operation!(meta_event::list))
+        .allow(May::ReadOwnEndpoint, operation!(meta_event::get))
+        .allow(May::WriteOwnEndpoint, operation!(meta_event::resend))
+        .allow(May::ReadPortal, operation!(portal_link::list))
+        .allow(May::WritePortal, operation!(portal_link::create))
+        .allow(May::ReadPortal, operation!(portal_link::get))
+        .allow(May::WritePortal, operation!(portal_link::update))
+        .allow(May::WritePortal, operation!(portal_link::refresh))
+        .allow(May::WritePortal, operation!(portal_link::revoke))
         .allow(May::ReadSource, operation!(source::list))
         .allow(May::WriteSource, operation!(source::create))
         .allow(May::ReadSource, operation!(source::get))
@@ -147,7 +148,32 @@ fn convoy() -> Table {
         .allow(May::ReadSubscription, operation!(filter::get))
         .allow(May::WriteSubscription, operation!(filter::update))
         .allow(May::WriteSubscription, operation!(filter::delete))
-        .allow(May::ReadSubscription, operation!(filter::test))
+        .allow(May::ReadSubscription, operation!(filter::test));
+    events(table)
+}
+
+/// What the Convoy dialect has of events.
+fn events(table: Table) -> Table {
+    use crate::convoy::{attempt, delivery, event, publish};
+
+    table
+        .allow(May::ReadMessage, operation!(event::list))
+        .allow(May::Publish, operation!(publish::create))
+        .allow(May::Publish, operation!(publish::fan_out))
+        .allow(May::Publish, operation!(publish::dynamic))
+        .allow(May::Publish, operation!(publish::broadcast))
+        .allow(May::ReadMessage, operation!(event::count))
+        .allow(May::ReadMessage, operation!(event::get))
+        .allow(May::Resend, operation!(event::replay))
+        .allow(May::Resend, operation!(event::batch_replay))
+        .allow(May::ReadAttempt, operation!(delivery::list))
+        .allow(May::ReadAttempt, operation!(delivery::count))
+        .allow(May::Resend, operation!(delivery::batch_retry))
+        .allow(May::ReadAttempt, operation!(delivery::get))
+        .allow(May::Resend, operation!(delivery::resend))
+        .allow(May::Resend, operation!(delivery::force_resend))
+        .allow(May::ReadAttempt, operation!(attempt::list))
+        .allow(May::ReadAttempt, operation!(attempt::get))
 }
 
 /// Where other services send to us, who have no token.

@@ -1,6 +1,6 @@
 //! Who asks, and what they may.
 
-use crate::id::{ApplicationId, TenantId};
+use crate::id::{ApplicationId, PortalAccessId, TenantId};
 
 macro_rules! permissions {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -73,6 +73,12 @@ permissions! {
     ReadProject = "project:read",
     /// Change that.
     WriteProject = "project:write",
+    /// See what opens applications for their customers.
+    ReadPortal = "portal:read",
+    /// Hand that out, and take it back.
+    WritePortal = "portal:write",
+    /// Take back the token with which one asks.
+    EndSession = "session:end",
     /// See where others send to the tenant.
     ReadSource = "source:read",
     /// Make, change and remove such places.
@@ -87,7 +93,7 @@ impl Permission {
     /// Whether it is about what all applications of a tenant share, so that a caller who is kept to one of them may use it on a route
     /// that names none.
     pub const fn is_of_the_tenant(self) -> bool {
-        matches!(self, Self::ReadEventType)
+        matches!(self, Self::ReadEventType | Self::EndSession)
     }
 
     /// Whether it is about the endpoints that hear of the tenant's own events.
@@ -115,6 +121,7 @@ impl Permissions {
         Permission::ReadMessage,
         Permission::ReadAttempt,
         Permission::Resend,
+        Permission::EndSession,
     ]);
 
     /// Whoever looks on: at everything but secrets, with which webhooks could be forged.
@@ -129,6 +136,7 @@ impl Permissions {
         Permission::ReadIdempotency,
         Permission::ReadOwnEndpoint,
         Permission::ReadProject,
+        Permission::ReadPortal,
         Permission::ReadSource,
         Permission::ReadSubscription,
     ]);
@@ -184,12 +192,14 @@ pub struct Caller {
     pub kind: Kind,
     /// What they may.
     pub permissions: Permissions,
+    /// What was handed out to them, if they ask with that: it may be taken back.
+    pub access: Option<PortalAccessId>,
 }
 
 impl Caller {
     /// A caller with everything that callers of this kind may.
     pub const fn new(tenant_id: TenantId, kind: Kind) -> Self {
-        Self { tenant_id, kind, permissions: kind.permissions() }
+        Self { tenant_id, kind, permissions: kind.permissions(), access: None }
     }
 
     /// The one application that the caller is kept to, if it is: all others do not exist for it.

@@ -124,6 +124,8 @@ id! {
     ApplicationId = "app";
     /// A key that programs call with.
     ApiKeyId = "key";
+    /// What opens one application for its customer.
+    PortalAccessId = "access";
     /// One HTTP request to an endpoint and what came back.
     AttemptId = "atmpt";
     /// A URL with filters, secrets and limits.

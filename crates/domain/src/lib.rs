@@ -10,7 +10,7 @@
 //! knows that it was us · [`convoy_signature`] how one of Convoy does · [`egress_policy`] whom we may call · [`url_policy`] which URLs
 //! an endpoint may have · [`source`] requests that others send to us · [`statistics`] what is counted · [`mac`] keyed hashes as others write them ·
 //! [`own_event`] what a tenant hears of its own things · [`project`] a tenant as Convoy knows it, and how it wants its webhooks made ·
-//! [`idempotency`] one request, one effect · [`task`] long work · [`throttle`] so many a second.
+//! [`portal`] what opens an application for its customer · [`idempotency`] one request, one effect · [`task`] long work · [`throttle`] so many a second.
 //!
 //! Nothing in here is `Serialize`: each dialect owns its wire format, and the two share every row and no type.
 
@@ -31,6 +31,7 @@ pub mod mac;
 pub mod message;
 pub mod offer;
 pub mod own_event;
+pub mod portal;
 pub mod project;
 pub mod retry;
 pub mod retry_strategy;

@@ -3,8 +3,9 @@
 use domain::api_key::ApiKey;
 use serde_json::json;
 use support::{
-    App, Database, MAIN_SECRET, Project, eventually,
+    App, Database, MAIN_SECRET, Project, Receiver, Reply, eventually,
     processes::{command, run},
+    project::{items, uid},
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_posthaste-under-test");
@@ -129,4 +130,44 @@ async fn a_post_under_a_key_is_done_once() {
     assert_eq!((first.status, again.status, again.is_replay()), (201, 201, true));
     let other = post("/subscriptions", &json!({ "name": "another" }), "two").await.expect(422).json();
     assert_eq!(other["status"], false);
+}
+
+/// The PUTs that do something anew each time, and the POSTs beside them: under a key each is done once.
+#[tokio::test]
+async fn what_is_not_idempotent_by_itself_is_under_a_key() {
+    let app = App::start().await;
+    let project = Project::of(&app.client).await;
+    project.put("", &json!({ "config": { "strategy": { "type": "linear", "duration": 1, "retry_count": 1 } } })).await;
+    let receiver = Receiver::start().await;
+    receiver.on("/", [Reply::status(500), Reply::status(200), Reply::status(200), Reply::status(200)]);
+    let endpoint = uid(&project.post("/endpoints", &json!({ "name": "one", "url": receiver.url("/") })).await);
+    project.post("/subscriptions", &json!({ "name": "all", "endpoint_id": endpoint })).await;
+    project.post("/events", &json!({ "endpoint_id": endpoint, "event_type": "a", "data": {} })).await;
+    let delivery = eventually("the delivery has failed", async || {
+        let deliveries = items(&project.get("/eventdeliveries").await);
+        deliveries.first().filter(|delivery| delivery["status"] == "Failure").map(uid)
+    })
+    .await;
+    let event = uid(&items(&project.get("/events").await)[0]);
+    let nothing = json!({});
+    for (method, rest, body, status, sent) in [
+        ("PUT", format!("/eventdeliveries/{delivery}/resend"), nothing.clone(), 200, 2),
+        ("POST", "/eventdeliveries/forceresend".to_owned(), json!({ "ids": [delivery] }), 200, 3),
+        ("PUT", format!("/events/{event}/replay"), nothing.clone(), 200, 4),
+        ("PUT", format!("/endpoints/{endpoint}/expire_secret"), json!({ "expiration": 1 }), 200, 4),
+        ("PUT", format!("/endpoints/{endpoint}/pause"), nothing.clone(), 202, 4),
+        ("POST", format!("/endpoints/{endpoint}/activate"), nothing.clone(), 202, 4),
+    ] {
+        let ask = async || app.client.request(method, &project.path(&rest)).key(&rest).json(&body).send().await.expect(status);
+        let (first, again) = (ask().await, ask().await);
+        assert_eq!((first.is_replay(), again.is_replay()), (false, true), "{rest}");
+        assert_eq!(first.json(), again.json(), "{rest}");
+        receiver.received(sent).await;
+        app.database.nothing_owed().await;
+        assert_eq!(receiver.so_far().len(), sent, "{rest}");
+        let shown = project.get(&format!("/endpoints/{endpoint}")).await;
+        assert_eq!(shown["status"] == "paused", rest.ends_with("/pause"), "{rest}: a second switch would have undone the first");
+        let secrets = shown["secrets"].as_array().map_or(0, Vec::len);
+        assert!(secrets <= 2, "{rest}: {secrets} secrets");
+    }
 }

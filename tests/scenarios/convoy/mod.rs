@@ -9,6 +9,7 @@ mod events;
 mod failure_rate;
 mod keys;
 mod many;
+mod meta_event;
 mod not_yet;
 mod onboard;
 mod particulars;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use support::{Answer, App, Client, Customer, Receiver, api_key, application_token, contract, customer::message};
 
 /// What the token of an application lets its bearer do, as svix-server has it.
-const OF_AN_APPLICATION: [&str; 9] = [
+const OF_AN_APPLICATION: [&str; 10] = [
     "application:read",
     "attempt:read",
     "attempt:resend",
@@ -17,6 +17,7 @@ const OF_AN_APPLICATION: [&str; 9] = [
     "endpoint-secret:write",
     "event-type:read",
     "message:read",
+    "session:end",
 ];
 
 /// Something at every path of the API.

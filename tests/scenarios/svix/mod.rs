@@ -16,6 +16,7 @@ mod names;
 mod not_yet;
 mod pages;
 mod payload_retention;
+mod portal_access;
 mod rotation;
 mod round_trip;
 mod upsert;

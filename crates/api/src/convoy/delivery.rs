@@ -136,12 +136,20 @@ pub(crate) struct DeliveryOut {
     deleted_at: Option<Time>,
 }
 
+impl MetadataOut {
+    /// That of a delivery.
+    pub(super) fn of(found: &Found) -> Self {
+        let (data, raw) = event::shown(&found.message);
+        let facts = &found.delivery.facts;
+        let num_trials = facts.owed.map_or(0, |owed| i64::from(owed.attempts)).max(i64::from(facts.attempt.is_some()));
+        Self { data, raw, num_trials, next_send_time: next(found.delivery.standing).map(Time) }
+    }
+}
+
 impl From<&Found> for DeliveryOut {
     fn from(found: &Found) -> Self {
         let Found { message, endpoint, delivery } = found;
-        let (data, raw) = event::shown(message);
         let facts = &delivery.facts;
-        let attempts = facts.owed.map_or(0, |owed| i64::from(owed.attempts)).max(i64::from(facts.attempt.is_some()));
         let created_at = Time(message.created_at);
         let query = message.particulars.as_ref().and_then(|particulars| particulars.query.clone());
         Self {
@@ -158,7 +166,7 @@ impl From<&Found> for DeliveryOut {
             status: delivery.standing.into(),
             description: why(found).into_owned(),
             delivery_mode: "at_least_once",
-            metadata: MetadataOut { data, raw, num_trials: attempts, next_send_time: next(delivery.standing).map(Time) },
+            metadata: MetadataOut::of(found),
             created_at,
             updated_at: facts.attempt.as_ref().map_or(created_at, |attempt| Time(attempt.id.created_at())),
             acknowledged_at: created_at,

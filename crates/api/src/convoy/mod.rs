@@ -19,9 +19,11 @@ pub(crate) mod event_type;
 pub(crate) mod failure_rate;
 pub(crate) mod fields;
 pub(crate) mod filter;
+pub(crate) mod meta_event;
 pub(crate) mod not_yet;
 pub(crate) mod onboard;
 pub(crate) mod page;
+pub(crate) mod portal_link;
 pub(crate) mod project;
 mod project_config;
 pub(crate) mod publish;
@@ -74,13 +76,14 @@ impl Dialect for Convoy {
         match parameter {
             "projectID" => Kind::Project,
             "endpointID" => Kind::Endpoint,
-            "eventID" => Kind::Message,
+            "eventID" | "metaEventID" => Kind::Message,
             "eventDeliveryID" => Kind::Delivery,
             "deliveryAttemptID" => Kind::Attempt,
             "eventTypeId" => Kind::EventType,
             "subscriptionID" => Kind::Subscription,
             "filterID" => Kind::Filter,
             "sourceID" => Kind::Source,
+            "portalLinkID" => Kind::PortalLink,
             _ => Kind::Name,
         }
     }

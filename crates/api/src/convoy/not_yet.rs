@@ -7,13 +7,6 @@ use crate::transport::dialect::find_operation;
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
 pub(crate) const OPERATIONS: &[(&str, &str)] = &[
     ("/api/v1/projects/{projectID}/endpoints/oauth2/test", "POST"),
-    ("/api/v1/projects/{projectID}/meta-events", "GET"),
-    ("/api/v1/projects/{projectID}/meta-events/{metaEventID}", "GET"),
-    ("/api/v1/projects/{projectID}/meta-events/{metaEventID}/resend", "PUT"),
-    ("/api/v1/projects/{projectID}/portal-links", "GET POST"),
-    ("/api/v1/projects/{projectID}/portal-links/{portalLinkID}", "GET PUT"),
-    ("/api/v1/projects/{projectID}/portal-links/{portalLinkID}/refresh_token", "GET"),
-    ("/api/v1/projects/{projectID}/portal-links/{portalLinkID}/revoke", "PUT"),
     ("/api/v1/projects/{projectID}/sources/test_function", "POST"),
     ("/api/v1/projects/{projectID}/subscriptions/test_function", "POST"),
 ];

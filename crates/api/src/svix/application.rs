@@ -84,7 +84,7 @@ pub(crate) struct ApplicationOut<'a> {
 }
 
 impl ApplicationIn {
-    fn into_change(self) -> Change {
+    pub(super) fn into_change(self) -> Change {
         Change { uid: Some(self.uid.map(|uid| uid.0)), name: Some(self.name.0), throttle_rate: Some(None), metadata: Some(self.metadata.0) }
     }
 }

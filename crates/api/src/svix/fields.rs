@@ -39,6 +39,8 @@ const ENDPOINT_UID: &str = r"^(?!ep_)(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$
 const EVENT_ID: &str = r"^(?!msg_)(\.*[a-zA-Z0-9\-_][a-zA-Z0-9\-_.]*|\.{3,})$";
 /// The names that never do: channels and labels.
 const LABEL: &str = r"^[a-zA-Z0-9\-_.]+$";
+/// The longest name of a session, as Svix has it.
+const MAX_SESSION: usize = 64;
 /// The longest channel, in bytes (the SDK contract).
 const MAX_CHANNEL: usize = 128;
 /// Visible ASCII that may contain spaces but not begin or end with one: the text travels in a header.
@@ -101,6 +103,16 @@ text_field!(
 text_field!(
     /// A plain name.
     Label(String), |text| told(check_text(text).map(|()| text.to_owned())), label(MAX_NAME, "cool-new-feature")
+);
+text_field!(
+    /// What several tokens have in common, so that they can be expired together: 1 to 64 letters, digits, `@`, `-` and `_`.
+    SessionId(String),
+    |text| {
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'@' | b'-' | b'_');
+        let is_one = (1..=MAX_SESSION).contains(&text.len()) && text.bytes().all(is_allowed);
+        if is_one { Ok(text.to_owned()) } else { Err(format!("must be 1 to {MAX_SESSION} letters, digits, `@`, `-` or `_`")) }
+    },
+    text().min_length(Some(1)).max_length(Some(MAX_SESSION)).pattern(Some("^[a-zA-Z0-9@_-]+$")).examples([json!("user_1FB8")])
 );
 text_field!(
     /// A channel.

@@ -33,6 +33,7 @@ mod page;
 #[cfg(test)]
 mod patterns;
 mod payload_retention;
+pub(crate) mod portal_access;
 pub(crate) mod task;
 
 use axum::http::Method;
@@ -75,7 +76,14 @@ impl Dialect for Svix {
             Kind::Message => MessageId::parse(text).map(Uuid::from).ok(),
             Kind::Attempt => AttemptId::parse(text).map(Uuid::from).ok(),
             Kind::Task => TaskId::parse(text).map(Uuid::from).ok(),
-            Kind::Project | Kind::Delivery | Kind::EventType | Kind::Subscription | Kind::Filter | Kind::Source | Kind::Name => None,
+            Kind::Project
+            | Kind::Delivery
+            | Kind::EventType
+            | Kind::Subscription
+            | Kind::Filter
+            | Kind::Source
+            | Kind::PortalLink
+            | Kind::Name => None,
         }
     }
 

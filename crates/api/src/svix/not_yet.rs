@@ -7,7 +7,7 @@ use crate::transport::dialect::find_operation;
 /// Where operations of the contract are that look like those of sources.
 pub(crate) const INGEST: &str = "/ingest/api";
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
-pub(crate) const OPERATIONS: [(&str, &str); 49] = [
+pub(crate) const OPERATIONS: [(&str, &str); 46] = [
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/send-example", "POST"),
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/transformation", "GET PATCH"),
@@ -21,9 +21,6 @@ pub(crate) const OPERATIONS: [(&str, &str); 49] = [
     ("/api/v1/app/{app_id}/poller/{sink_id}", "GET"),
     ("/api/v1/app/{app_id}/poller/{sink_id}/consumer/{consumer_id}", "GET"),
     ("/api/v1/app/{app_id}/poller/{sink_id}/consumer/{consumer_id}/seek", "POST"),
-    ("/api/v1/auth/app-portal-access/{app_id}", "POST"),
-    ("/api/v1/auth/app/{app_id}/expire-all", "POST"),
-    ("/api/v1/auth/logout", "POST"),
     ("/api/v1/auth/stream-logout", "POST"),
     ("/api/v1/auth/stream-portal-access/{stream_id}", "POST"),
     ("/api/v1/auth/stream/{stream_id}/expire-all", "POST"),
@@ -71,10 +68,10 @@ mod tests {
     #[test]
     fn an_operation_is_known_by_method_and_path() {
         let known = |method: Method, path: &str| operation(&method, path);
-        let portal = "/api/v1/auth/app-portal-access/acme";
-        assert_eq!(known(Method::POST, portal).as_deref(), Some("POST /api/v1/auth/app-portal-access/{app_id}"));
+        let portal = "/api/v1/auth/stream-portal-access/acme";
+        assert_eq!(known(Method::POST, portal).as_deref(), Some("POST /api/v1/auth/stream-portal-access/{stream_id}"));
         assert_eq!(known(Method::GET, "/api/v1/stream/event-type").as_deref(), Some("GET /api/v1/stream/event-type"));
-        for (method, path) in [(Method::GET, portal), (Method::POST, "/api/v1/auth/app-portal-access/"), (Method::GET, "/nowhere")] {
+        for (method, path) in [(Method::GET, portal), (Method::POST, "/api/v1/auth/stream-portal-access/"), (Method::GET, "/nowhere")] {
             assert_eq!(known(method.clone(), path), None, "{method} {path}");
         }
     }

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Filter,
     /// A source.
     Source,
+    /// A portal link.
+    PortalLink,
     /// What has no id to be called by, such as an event type that is called by its name.
     Name,
 }

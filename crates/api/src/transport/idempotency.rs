@@ -190,6 +190,7 @@ impl Call {
                 | Kind::Subscription
                 | Kind::Filter
                 | Kind::Source
+                | Kind::PortalLink
                 | Kind::Name => by_name(),
             });
         }

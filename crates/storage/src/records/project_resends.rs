@@ -2,7 +2,7 @@
 
 use domain::{
     health::State,
-    id::{EndpointId, MessageId, TenantId},
+    id::{ApplicationId, EndpointId, MessageId, TenantId},
     message::Message,
     standing::Standing,
 };
@@ -135,28 +135,40 @@ impl Effect for Replay {
     async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Replayed> {
         let found = messages::find(&mut *tx, self.message_id).await?.filter(|found| found.tenant_id == self.tenant_id);
         let message = found.ok_or(Error::NotFound("event"))?;
-        applications::lock(&mut *tx, self.tenant_id, &Reference::Id(message.application_id)).await?;
-        if let Some(original) = message.duplicate_of.filter(|_| message.released_at.is_none()) {
-            return Err(Conflict::Duplicate(original).into());
-        }
-        if message.payload.is_none() {
-            return Err(Conflict::Expunged.into());
-        }
-        let wanting = resends::wanting(db, &mut *tx, &message).await?;
-        if wanting.len() > tasks::OWED_AT_ONCE {
-            return Err(Error::LimitReached(TOO_MANY));
-        }
-        let mut owed = Vec::new();
-        for endpoint in &wanting {
-            let (tenant, application) = (self.tenant_id.into(), message.application_id.into());
-            owed.extend(owe_again(&mut *tx, tenant, application, *endpoint, &[self.message_id.into()]).await?);
-        }
-        Ok(Replayed { message, endpoints: wanting.into_iter().map(EndpointId::from).collect(), owed })
+        let application = Reference::Id(message.application_id);
+        replay(db, tx, message, &application).await
     }
 
     fn owed(replayed: &Replayed) -> &[OwedAnew] {
         &replayed.owed
     }
+}
+
+/// The same of a message of an application that is called so.
+pub(crate) async fn replay(
+    db: &Database,
+    tx: &mut Connection,
+    message: Message,
+    application: &Reference<ApplicationId>,
+) -> Result<Replayed> {
+    let (tenant_id, message_id) = (message.tenant_id, message.id);
+    applications::lock(&mut *tx, tenant_id, application).await?;
+    if let Some(original) = message.duplicate_of.filter(|_| message.released_at.is_none()) {
+        return Err(Conflict::Duplicate(original).into());
+    }
+    if message.payload.is_none() {
+        return Err(Conflict::Expunged.into());
+    }
+    let wanting = resends::wanting(db, &mut *tx, &message).await?;
+    if wanting.len() > tasks::OWED_AT_ONCE {
+        return Err(Error::LimitReached(TOO_MANY));
+    }
+    let mut owed = Vec::new();
+    for endpoint in &wanting {
+        let (tenant, application) = (tenant_id.into(), message.application_id.into());
+        owed.extend(owe_again(&mut *tx, tenant, application, *endpoint, &[message_id.into()]).await?);
+    }
+    Ok(Replayed { message, endpoints: wanting.into_iter().map(EndpointId::from).collect(), owed })
 }
 
 const TOO_MANY: &str =

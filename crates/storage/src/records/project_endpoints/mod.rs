@@ -15,6 +15,7 @@ use sqlx::types::Uuid;
 pub use dynamic::{Dynamic, application_of_key, ensure};
 pub use onboard::{Item, Onboard};
 pub use read::{Filter, address, get, list};
+pub(crate) use write::owned;
 pub use write::{Change, Create, Delete, ExpireSecret, Pause, Update, check_url};
 
 /// What a look-up that finds nothing says.

@@ -137,7 +137,7 @@ impl Effect for Create {
 }
 
 /// The application of an owner, which is made on its first use.
-async fn owned(db: &Database, tx: &mut Connection, tenant_id: TenantId, owner: &Uid) -> Result<ApplicationId> {
+pub(crate) async fn owned(db: &Database, tx: &mut Connection, tenant_id: TenantId, owner: &Uid) -> Result<ApplicationId> {
     let known = Reference::Uid(owner.to_string());
     let change = ApplicationChange { uid: Some(Some(owner.clone())), name: Some(owner.to_string()), ..ApplicationChange::default() };
     for _ in 0..GOES {
