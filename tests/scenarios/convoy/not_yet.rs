@@ -53,3 +53,16 @@ async fn what_is_nowhere_is_told_in_the_words_of_the_dialect_that_is_spoken_ther
     assert_eq!(told.header("x-convoy-version"), Some("2025-11-24"));
     assert_eq!(app.client.get("/api/v1/projects").await.expect(200).header("x-convoy-version"), None);
 }
+
+#[test]
+fn the_page_names_each_operation_and_claims_none_that_is_not_there() {
+    let page = include_str!("../../../docs/convoy-compatibility.md");
+    let ours: BTreeSet<_> = contract::operations().into_iter().collect();
+    for (method, template) in operations() {
+        let begin = format!("| `{method} {template}` | ");
+        let row =
+            page.lines().find_map(|line| line.strip_prefix(&begin)).unwrap_or_else(|| panic!("no row: run scripts/convoy-table refresh"));
+        let is_there = ours.contains(&(method.to_owned(), template.to_owned()));
+        assert!(is_there || row.starts_with("501: "), "{method} {template} is not there, but the page says: {row}");
+    }
+}
