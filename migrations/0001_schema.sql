@@ -240,7 +240,7 @@ create index endpoint_secret_old on endpoint_secret (endpoint_id, expires_at);
 -- What a tenant is called there, and how it wants its webhooks made. One that has no row has the defaults.
 create table project (
   tenant_id uuid primary key references tenant,
-  application_id uuid not null references application,
+  application_id uuid references application,
   kind smallint not null default 1,
   name text not null,
   logo_url text not null default '',
@@ -251,7 +251,7 @@ create table project (
   constraint kind_is_known check (kind in (0, 1)),
   constraint config_is_an_object check (jsonb_typeof(config) = 'object')
 );
-comment on column project.application_id is 'whose endpoints have no owner of their own, and whose messages those of sources are';
+comment on column project.application_id is 'whose endpoints have no owner of their own, and whose messages those of sources are; null: it was not needed yet';
 comment on column project.kind is '0 incoming, 1 outgoing';
 comment on column project.is_named is 'whether somebody has created or changed it: until then it is what every tenant has';
 comment on column project.config is 'what of it was set: the rest is as the installation has it';
@@ -408,7 +408,7 @@ create table message (
 ) partition by range (id);
 alter table message alter payload set storage external;
 comment on column message.payload is 'the publisher''s exact bytes; null once expunged';
-comment on column message.particulars is 'null for most: what is special about it. {"source": the id of the source that it came by, "only": the id of the one endpoint that may get it, "headers": [[name, value], …] that go on with each copy, "query": …, "path": … of the request that it came with}';
+comment on column message.particulars is 'null for most: what is special about it. {"source": the id of the source that it came by, "only": the id of the one endpoint that may get it, "headers": [[name, value], …] that go on with each copy, "query": …, "path": … of the request that it came with, "tags": […], "example": true if it is one for that one endpoint}';
 comment on column message.payload_expires_at is 'from then on the payload is not shown or sent, and soon removed';
 comment on column message.released_at is 'when this duplicate was released, to be delivered after all; null: it was not';
 create index message_list on message (application_id, id);
@@ -623,10 +623,10 @@ create table task (
   failures smallint not null default 0,
   parameters jsonb not null default '{}',
   error text,
-  constraint kind_is_known check (kind between 1 and 6),
+  constraint kind_is_known check (kind between 1 and 7),
   constraint state_is_known check (state between 0 and 3)
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-comment on column task.kind is '1 fan-out of a message, 2 recover, 3 replay what is missing, 4 broadcast of a message, 5 deliveries once more, 6 messages once more';
+comment on column task.kind is '1 fan-out of a message, 2 recover, 3 replay what is missing, 4 broadcast of a message, 5 deliveries once more, 6 messages once more, 7 erasure of payloads';
 comment on column task.application_id is 'null: it goes through all of the tenant''s';
 comment on column task.state is '0 to be done, 1 finished (a fan-out is then removed), 2 failed, 3 canceled';
 comment on column task.cursor is 'what has been looked at: everything up to this id; null: nothing yet';
@@ -634,7 +634,7 @@ comment on column task.cursor_within is 'cursor is an application, and what has 
 comment on column task.due_at is 'when its next step may be done: of a tenant''s tasks the one with the earliest comes first';
 comment on column task.failures is 'how many steps in a row could not be done';
 comment on column task.scanned is 'how much has been looked at';
-comment on column task.done is 'how many deliveries it has made';
+comment on column task.done is 'how many deliveries it has made, or payloads erased';
 create index task_due on task (tenant_id, due_at) where state = 0;
 create index task_list on task (tenant_id, id) where kind <> 1;
 

@@ -298,7 +298,7 @@ async fn a_page_of_the_messages_with_one_key_costs_a_page() {
     app.database.execute(without_statistics).await;
     let mut old = PgConnection::connect(&app.database.url).await.expect("a session");
     for is_up in [true, false] {
-        run(&mut old, &format!("select from messages_of_key_v1(null, null, {is_up}, null, null, null, null, 1)")).await;
+        run(&mut old, &format!("select from messages_of_key_v1(null, null, {is_up}, null, null, null, null, null, 1)")).await;
     }
     app.database.execute(&fill_messages(&ids)).await;
     for statistics in ["", "analyze message"] {
@@ -312,8 +312,10 @@ async fn a_page_of_the_messages_with_one_key_costs_a_page() {
                 ("rare", false, "uuid_floor('1970-01-01')", "uuid_floor('2500-01-01')"),
                 ("unknown", true, "uuid_floor('1970-01-01')", "uuid_floor('2500-01-01')"),
             ] {
-                let call =
-                    format!("select * from messages_of_key_v1('{}', '{key}', {is_up}, {first}, {end}, null, null, 51)", ids.application);
+                let call = format!(
+                    "select * from messages_of_key_v1('{}', '{key}', {is_up}, {first}, {end}, null, null, null, 51)",
+                    ids.application
+                );
                 cost(session, &call).await;
                 let cost = cost(session, &call).await;
                 let when = format!("{key}, {who}, {statistics:?}");

@@ -5,8 +5,11 @@ use std::{collections::HashSet, fs::File, io::Write, sync::LazyLock, thread};
 
 use parking_lot::Mutex;
 
-/// The file that `POSTHASTE_TEST_OPERATIONS` names, if it does, and what stands in it.
-static NOTES: LazyLock<Option<Mutex<(File, HashSet<String>)>>> = LazyLock::new(|| {
+/// A file, and what stands in it already.
+type Notes = Mutex<(File, HashSet<String>)>;
+
+/// The file that `POSTHASTE_TEST_OPERATIONS` names, if it does.
+static NOTES: LazyLock<Option<Notes>> = LazyLock::new(|| {
     let path = std::env::var_os("POSTHASTE_TEST_OPERATIONS")?;
     let file = File::options().create(true).append(true).open(path).expect("the file can be written");
     Some(Mutex::new((file, HashSet::new())))

@@ -21,12 +21,17 @@ pub(crate) fn router(context: &Context) -> Router {
 
 /// Those of the Svix dialect, each with what the caller must be allowed.
 fn svix() -> Table {
+    of_the_tenant(of_applications(Table::new(&Svix)))
+}
+
+/// What is about applications and what they are sent.
+fn of_applications(table: Table) -> Table {
     use crate::svix::{
-        application, attempt, delivery, endpoint, endpoint_headers, endpoint_health, endpoint_secret, endpoint_stats, event_type,
-        event_type_import, message, task,
+        application, attempt, batch, delivery, endpoint, endpoint_headers, endpoint_health, endpoint_secret, endpoint_stats, event_type,
+        event_type_import, example, expunge, message, task,
     };
 
-    let table = Table::new(&Svix)
+    table
         .allow(May::ListApplications, operation!(application::list))
         .allow(May::WriteApplication, operation!(application::create))
         .allow(May::ReadApplication, operation!(application::get))
@@ -57,7 +62,11 @@ fn svix() -> Table {
         .allow(May::Publish, operation!(message::create))
         .allow(May::ReadMessage, operation!(message::get))
         .allow(May::Release, operation!(message::deliver))
-        .allow(May::Expunge, operation!(message::expunge))
+        .allow(May::Publish, operation!(batch::create))
+        .allow(May::Expunge, operation!(expunge::message))
+        .allow(May::Expunge, operation!(expunge::messages))
+        .allow(May::Expunge, operation!(expunge::all))
+        .allow(May::Expunge, operation!(expunge::answer))
         .allow(May::ReadAttempt, operation!(attempt::list_by_endpoint))
         .allow(May::ReadAttempt, operation!(attempt::list_by_message))
         .allow(May::ReadAttempt, operation!(attempt::get))
@@ -66,23 +75,27 @@ fn svix() -> Table {
         .allow(May::Resend, operation!(attempt::resend))
         .allow(May::Resend, operation!(task::recover))
         .allow(May::Resend, operation!(task::replay_missing))
-        .allow(May::ReadTask, operation!(task::list))
-        .allow(May::ReadTask, operation!(task::get))
-        .allow(May::CancelTask, operation!(task::cancel));
-    of_the_tenant(table)
+        .allow(May::Resend, operation!(task::bulk_replay))
+        .allow(May::Resend, operation!(example::send))
+        .allow(May::ReadEndpoint, operation!(example::precheck))
 }
 
 /// What the Svix dialect has besides its applications and messages.
 fn of_the_tenant(table: Table) -> Table {
-    use crate::svix::{idempotency, own_endpoint, portal_access};
+    use crate::svix::{idempotency, own_endpoint, portal_access, retry, task};
 
     table
+        .allow(May::ReadTask, operation!(task::list))
+        .allow(May::ReadTask, operation!(task::get))
+        .allow(May::CancelTask, operation!(task::cancel))
         .allow(May::WritePortal, operation!(portal_access::grant))
         .allow(May::WritePortal, operation!(portal_access::expire_all))
         .allow(May::EndSession, operation!(portal_access::logout))
         .allow(May::ReadIdempotency, operation!(idempotency::get_policy))
         .allow(May::WriteIdempotency, operation!(idempotency::update_policy))
         .allow(May::ReadIdempotency, operation!(idempotency::list_records))
+        .allow(May::ReadProject, operation!(retry::get_policy))
+        .allow(May::WriteProject, operation!(retry::update_policy))
         .allow(May::ReadOwnEndpoint, operation!(own_endpoint::list))
         .allow(May::WriteOwnEndpoint, operation!(own_endpoint::create))
         .allow(May::ReadOwnEndpoint, operation!(own_endpoint::get))

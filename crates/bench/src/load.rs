@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use crate::{
-    scenario::{Form, Keys},
+    scenario::Keys,
     tally::Tally,
-    template::Template,
+    template::{Load, Template},
     wire::Connection,
 };
 
@@ -24,31 +24,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How late a request at a fixed rate may be without counting as late: our timers tick each millisecond.
 const TICK: Duration = Duration::from_millis(2);
-
-/// What is sent, and how fast.
-#[derive(Clone, Debug)]
-pub(crate) struct Load {
-    /// The servers, between which the connections are split.
-    pub(crate) servers: Vec<SocketAddr>,
-    /// The path of the request.
-    pub(crate) path: String,
-    /// A bearer token.
-    pub(crate) token: String,
-    /// Distinguishes this run's keys from those of all others.
-    pub(crate) run: u64,
-    /// Bytes of a payload.
-    pub(crate) payload: usize,
-    /// Connections, each with one request at a time.
-    pub(crate) concurrency: usize,
-    /// Messages a second; none is as fast as they are answered.
-    pub(crate) rate: Option<u64>,
-    /// What is posted.
-    pub(crate) form: Form,
-    /// Which keys the requests carry.
-    pub(crate) keys: Keys,
-    /// Whether every second message is of the type [`BOTH`].
-    pub(crate) has_both: bool,
-}
 
 /// Starts to send until the tally says that it is over or is full; the receiver gets the time of the last answer.
 pub(crate) fn start(load: Load, tally: Arc<Tally>) -> io::Result<oneshot::Receiver<io::Result<Instant>>> {

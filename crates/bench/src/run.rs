@@ -13,13 +13,13 @@ use tokio::sync::oneshot;
 use crate::{
     Error, Length, Options, Result,
     figures::Figures,
-    load::{self, Load},
-    process,
+    load, process,
     receiver::Receiver,
     scenario::Scenario,
     servers::Server,
     site::{Application, PAYLOAD, Site},
     tally::Tally,
+    template::Load,
 };
 
 /// For how many messages a second of load there is room in the book-keeping.

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use domain::mac::{Encoding, Hash, SharedSecret};
 
 use crate::{
-    load::Load,
     receiver::BEFORE_NUMBER,
     scenario::{FILTERS, Form, Keys},
     wire::{self, DIGITS},
@@ -28,6 +27,31 @@ const POST: &str = "#";
 const WANTED: &str = "%%";
 /// How many hexadecimal digits an HMAC-SHA256 has.
 const SIGNATURE: usize = 64;
+
+/// What is sent, and how fast.
+#[derive(Clone, Debug)]
+pub(crate) struct Load {
+    /// The servers, between which the connections are split.
+    pub(crate) servers: Vec<SocketAddr>,
+    /// The path of the request.
+    pub(crate) path: String,
+    /// A bearer token.
+    pub(crate) token: String,
+    /// Distinguishes this run's keys from those of all others.
+    pub(crate) run: u64,
+    /// Bytes of a payload.
+    pub(crate) payload: usize,
+    /// Connections, each with one request at a time.
+    pub(crate) concurrency: usize,
+    /// Messages a second; none is as fast as they are answered.
+    pub(crate) rate: Option<u64>,
+    /// What is posted.
+    pub(crate) form: Form,
+    /// Which keys the requests carry.
+    pub(crate) keys: Keys,
+    /// Whether every second message is of the type [`BOTH`].
+    pub(crate) has_both: bool,
+}
 
 /// A whole request.
 pub(crate) struct Template {

@@ -58,6 +58,10 @@ pub struct Particulars {
     pub query: Option<String>,
     /// The path of that request, with its first slash.
     pub path: Option<String>,
+    /// What its publisher finds it by.
+    pub tags: Vec<String>,
+    /// It is an example for the one endpoint that may get it, whatever that asks for.
+    pub is_example: bool,
 }
 
 impl Particulars {
@@ -65,7 +69,8 @@ impl Particulars {
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        headers + length(&self.query) + length(&self.path)
+        let tags: usize = self.tags.iter().map(String::len).sum();
+        headers + tags + length(&self.query) + length(&self.path)
     }
 }
 

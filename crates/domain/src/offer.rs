@@ -76,6 +76,11 @@ impl<'a> Offer<'a> {
         self.particulars.and_then(|particulars| particulars.only).is_some_and(|only| only != endpoint_id)
     }
 
+    /// Whether the endpoint that it names gets it whatever that asks for.
+    pub fn is_example(&self) -> bool {
+        self.particulars.is_some_and(|particulars| particulars.is_example && particulars.only.is_some())
+    }
+
     /// Whether what is in it satisfies a filter.
     pub(crate) fn satisfies(&self, filter: &ContentFilter) -> bool {
         let body = if filter.needs_body() { self.body() } else { None };

@@ -19,6 +19,8 @@ pub enum Kind {
     Resend,
     /// Messages are sent once more to whoever wants them now.
     Replay,
+    /// The payloads of an application's messages are erased.
+    Expunge,
 }
 
 /// How far it is.
@@ -51,7 +53,7 @@ pub struct Task {
     pub state: State,
     /// How many attempts, messages, endpoints or applications it has looked at.
     pub scanned: u64,
-    /// How many deliveries it has made.
+    /// How many deliveries it has made, or messages erased.
     pub made: u64,
     /// Why it failed, or what is in its way.
     pub error: Option<String>,
@@ -63,7 +65,8 @@ pub struct Task {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::FanOut, Self::Recover, Self::ReplayMissing, Self::Broadcast, Self::Resend, Self::Replay];
+    pub const ALL: [Self; 7] =
+        [Self::FanOut, Self::Recover, Self::ReplayMissing, Self::Broadcast, Self::Resend, Self::Replay, Self::Expunge];
 
     /// Its number in the table.
     pub const fn code(self) -> i16 {
@@ -74,6 +77,7 @@ impl Kind {
             Self::Broadcast => 4,
             Self::Resend => 5,
             Self::Replay => 6,
+            Self::Expunge => 7,
         }
     }
 

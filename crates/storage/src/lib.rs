@@ -23,9 +23,9 @@ pub use ground::{
 };
 pub use hot::{committer, db::Db, directory, hand_off, health, idempotency, metrics, outbox, queue, runner, tenants};
 pub use records::{
-    ahead, api_keys, applications, attempts, bench, deliveries, endpoints, event_types, messages, meta_events, own_endpoints, policies,
-    portal_access, project_deliveries, project_endpoints, project_messages, project_resends, project_rules, project_tasks, projects,
-    reseal, sources, statistics, subscriptions, tasks, workers,
+    ahead, api_keys, applications, attempts, bench, deliveries, endpoints, event_types, expunge, messages, meta_events, own_endpoints,
+    policies, portal_access, project_deliveries, project_endpoints, project_messages, project_resends, project_rules, project_tasks,
+    projects, reseal, sources, statistics, subscriptions, tasks, workers,
 };
 
 use ground::{clock, connect, connection, deadline, error, functions, hosts, locks, opener, pool, schema, sealed, session, trim};

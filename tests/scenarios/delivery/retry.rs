@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::{App, Options, Receiver, Reply};
+use support::{App, Options, Project, Receiver, Reply};
 
 fn schedule(seconds: &[u64]) -> Options {
     Options { schedule: seconds.iter().copied().map(Duration::from_secs).collect(), ..Options::default() }
@@ -134,4 +134,50 @@ async fn what_a_receiver_said_is_kept_as_bytes_and_cut_at_16_kilobytes() {
     assert_eq!(stored, ["610062fffe63"]);
     let shown: Value = of("/nul").0;
     assert!(shown["responseDurationMs"].as_i64().is_some_and(|ms| (0..60_000).contains(&ms)), "{shown}");
+}
+
+#[tokio::test]
+async fn deliveries_are_tried_as_often_as_their_endpoint_says_else_their_tenant_else_the_installation() {
+    let app = App::with(Options::retries(0)).await;
+    let other = app.second_node().await;
+    let (receiver, customer) = (Receiver::start().await, app.customer().await);
+    receiver.on("/", vec![Reply::status(500); 20]);
+    let path = "/api/v1/retry/policy";
+    assert_eq!(other.client.get(path).await.expect(200).json(), json!({ "retryStrategy": null }));
+    let strategy = |attempts: u64| json!({ "type": "linear", "interval": 60, "attempts": attempts });
+    let endpoint = json!({ "url": receiver.url("/"), "retryStrategy": strategy(2) });
+    let made = app.client.post(&customer.path("/endpoint"), &endpoint).await.expect(201).json();
+    assert_eq!(made["retryStrategy"], strategy(2));
+    let endpoint = customer.path(&format!("/endpoint/{}", made["id"].as_str().expect("an id")));
+    let is_tried = async |times: usize| {
+        let id = customer.publish(&json!({})).await;
+        for number in 1..=times {
+            customer.attempts(&id, number).await;
+            app.database.let_retries_fall_due().await;
+        }
+        app.database.nothing_owed().await;
+        assert_eq!(customer.attempts_so_far(&id).await.len(), times);
+    };
+    is_tried(2).await;
+    let policy = json!({ "retryStrategy": strategy(3) });
+    assert_eq!(other.client.put(path, &policy).await.expect(200).json(), policy);
+    is_tried(2).await;
+    other.client.patch(&endpoint, &json!({ "retryStrategy": null })).await.expect(200);
+    is_tried(3).await;
+    assert_eq!(Project::of(&app.client).await.get("").await["config"]["strategy"]["retry_count"], 3, "the other dialect shows it");
+    let applications = app.client.get("/api/v1/app").await.expect(200).json();
+    assert_eq!(applications["data"].as_array().map(Vec::len), Some(1), "who uses nothing else of projects gets no application by it");
+    other.client.put(path, &json!({ "retryStrategy": null })).await.expect(200);
+    is_tried(1).await;
+    for wrong in [json!({ "type": "linear", "interval": 60, "attempts": 0 }), json!({ "type": "often", "interval": 1, "attempts": 1 })] {
+        for refused in [
+            app.client.put(path, &json!({ "retryStrategy": wrong })).await.expect(422),
+            app.client.patch(&endpoint, &json!({ "retryStrategy": wrong })).await.expect(422),
+        ] {
+            assert_eq!(
+                (&refused.json()["detail"][0]["loc"][0], &refused.json()["detail"][0]["loc"][1]),
+                (&json!("body"), &json!("retryStrategy"))
+            );
+        }
+    }
 }

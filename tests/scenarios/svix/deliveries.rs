@@ -327,7 +327,7 @@ async fn costs_of_pages(database: &Database, tenant: &str, application: &str, en
     let calls = [
         (&destinations, format!("'{message}', {bounds}, '{tenant}', false, '{application}'"), 51),
         (&destinations, format!("'{message}', {bounds}, '{tenant}', true, '{application}'"), 51),
-        (&attempted, format!("'{endpoint}', {bounds}, null, null, null, '{tenant}'"), 51),
+        (&attempted, format!("'{endpoint}', {bounds}, null, null, null, '{tenant}', null"), 51),
         (&facts, format!("{pairs}, '{tenant}'"), 50),
     ];
     let mut session = PgConnection::connect(&database.url).await.expect("a session");

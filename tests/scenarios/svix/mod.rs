@@ -1,7 +1,9 @@
 //! The Svix dialect: one file per resource.
 
+mod again;
 mod application;
 mod attempt;
+mod batch;
 mod callers;
 mod content_filter;
 mod deliveries;
@@ -9,6 +11,7 @@ mod endpoint;
 mod endpoint_health;
 mod endpoint_url;
 mod event_type;
+mod example;
 mod expunge;
 mod headers;
 mod message;

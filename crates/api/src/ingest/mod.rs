@@ -206,7 +206,7 @@ impl Asked {
         });
         let query = self.raw_query.as_ref().map(|raw| pairs::without(raw, &credentials.parameters)).filter(|query| !query.is_empty());
         // Without the mask, which is as good as a key.
-        Particulars { source: Some(*id), only: None, headers, query, path: Some(INGEST.to_owned()) }
+        Particulars { source: Some(*id), headers, query, path: Some(INGEST.to_owned()), ..Particulars::default() }
     }
 }
 

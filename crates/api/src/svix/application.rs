@@ -1,11 +1,14 @@
 //! Applications on the wire.
 
 use domain::{
-    application::{Application, Metadata},
+    application::{Application, Metadata, Uid},
     id::{ApplicationId, Id},
 };
 use serde::{Deserialize, Serialize};
-use storage::applications::{self, Change, Create, Delete, Made as Outcome, Update};
+use storage::{
+    applications::{self, Change, Create, Delete, Made as Outcome, Reference, Update},
+    directory,
+};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
     page::{self, InOrder, Listed, Paging},
 };
 use crate::{
-    error::ApiResult,
+    error::{ApiError, ApiResult},
     transport::{
         call::Call,
         query::{Asked, Parameters},
@@ -84,6 +87,22 @@ pub(crate) struct ApplicationOut<'a> {
 }
 
 impl ApplicationIn {
+    /// Makes the application of a path, if there is none; under its uid, if it is called by one.
+    pub(super) async fn make(self, call: &Call, application: &Reference<ApplicationId>) -> ApiResult<()> {
+        let Reference::Uid(uid) = application else { return Ok(()) };
+        let path_uid = Uid::stored(uid.clone());
+        if self.uid.as_ref().is_some_and(|named| named.0 != path_uid) {
+            return Err(ApiError::invalid(&["body", "application", "uid"], "must be that of the path, or be left out"));
+        }
+        match directory::find(call.db(), call.tenant_id(), application).await {
+            Err(storage::Error::NotFound(_)) => {}
+            found => return found.map(drop).map_err(ApiError::from),
+        }
+        let change = Change { uid: Some(Some(path_uid)), ..self.into_change() };
+        applications::ensure(call.db(), Create { tenant_id: call.tenant_id(), change, get_if_exists: true }).await?;
+        Ok(())
+    }
+
     pub(super) fn into_change(self) -> Change {
         Change { uid: Some(self.uid.map(|uid| uid.0)), name: Some(self.name.0), throttle_rate: Some(None), metadata: Some(self.metadata.0) }
     }

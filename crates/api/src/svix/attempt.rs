@@ -115,6 +115,27 @@ numbers!(
     MessageAttemptTriggerType, "Why an attempt was made: Scheduled = 0, Manual = 1.", [0, 1]
 );
 
+/// Those of them that stand in bodies, where they are numbers.
+macro_rules! in_bodies {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// The number.
+            pub(super) fn value(self) -> u16 {
+                self.0
+            }
+
+            /// Reads one, or null.
+            pub(super) fn in_body<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+                let value = Option::<u16>::deserialize(deserializer)?;
+                let is_one = value.is_none_or(|value| Self::VALUES.contains(&value));
+                if is_one { Ok(value.map(Self)) } else { Err(D::Error::custom(format!("must be one of {:?}", Self::VALUES))) }
+            }
+        }
+    )*};
+}
+
+in_bodies!(MessageStatus StatusCodeClass);
+
 impl MessageStatus {
     /// The outcomes with this status.
     fn outcomes(self, is_expanded: bool) -> Vec<Outcome> {

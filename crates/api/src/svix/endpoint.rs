@@ -22,6 +22,7 @@ use super::{
     fields::{EndpointChannels, EndpointUid, EventTypeNames, Notes, SigningSecret, Text, WebhookUrl, either, nullable, present},
     header_fields::CustomHeaders,
     page::{self, InOrder, Listed, Paging},
+    retry::RetryStrategy,
 };
 use crate::{
     error::{ApiError, ApiResult},
@@ -81,6 +82,8 @@ pub(crate) struct EndpointUpdate {
     throttle_rate: Option<NonZeroU16>,
     #[schema(ignore)]
     rate_limit: Option<NonZeroU16>,
+    /// When failed deliveries are tried again (omit for the tenant's policy)
+    retry_strategy: Option<RetryStrategy>,
 }
 
 /// What is to change of an endpoint: absent fields stay, null ones are unset.
@@ -133,6 +136,10 @@ pub(crate) struct EndpointPatch {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(ignore)]
     rate_limit: Option<Option<NonZeroU16>>,
+    /// When failed deliveries are tried again (null for the tenant's policy)
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<RetryStrategy>, required = false)]
+    retry_strategy: Option<Option<RetryStrategy>>,
 }
 
 /// An endpoint. Fields with two names have both: newer SDKs read the one, older ones the other.
@@ -165,6 +172,9 @@ pub(crate) struct EndpointOut<'a> {
     /// Only messages whose payload fits; null for all
     #[schema(required, value_type = Option<PayloadFilter>)]
     filter: Option<&'a Value>,
+    /// When failed deliveries are tried again; null: as the tenant's policy says
+    #[schema(required)]
+    retry_strategy: Option<RetryStrategy>,
     created_at: Timestamp,
     updated_at: Timestamp,
     #[schema(example = "ep_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
@@ -188,6 +198,7 @@ impl EndpointUpdate {
             channels: Some(self.channels.map(|names| names.0)),
             filter: Some(self.filter.map(|filter| filter.0)),
             metadata: Some(self.metadata.0),
+            retry: Some(self.retry_strategy.and_then(RetryStrategy::read)),
             ..Change::default()
         })
     }
@@ -208,6 +219,7 @@ impl EndpointPatch {
             channels: self.channels.map(|names| names.map(|names| names.0)),
             filter: self.filter.map(|filter| filter.map(|filter| filter.0)),
             metadata: self.metadata.map(|notes| notes.0),
+            retry: self.retry_strategy.map(|strategy| strategy.and_then(RetryStrategy::read)),
             ..Change::default()
         })
     }
@@ -228,6 +240,7 @@ impl<'a> From<&'a Endpoint> for EndpointOut<'a> {
             filter_types: event_types,
             channels: endpoint.filter.channels.as_deref(),
             filter: endpoint.filter.content.as_ref().map(ContentFilter::written),
+            retry_strategy: endpoint.settings.retry.map(RetryStrategy::from),
             created_at: Timestamp(endpoint.created_at),
             updated_at: Timestamp(endpoint.updated_at),
             id: endpoint.id.public(),

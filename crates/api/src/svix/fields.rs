@@ -43,6 +43,11 @@ const LABEL: &str = r"^[a-zA-Z0-9\-_.]+$";
 const MAX_SESSION: usize = 64;
 /// The longest channel, in bytes (the SDK contract).
 const MAX_CHANNEL: usize = 128;
+/// What messages are found by.
+const TAG: &str = r"^[a-zA-Z0-9\-_./\\#]+$";
+/// The longest tag, in bytes, and how many a message may have (the SDK contract).
+const MAX_TAG: usize = 128;
+const MAX_TAGS: usize = 10;
 /// Visible ASCII that may contain spaces but not begin or end with one: the text travels in a header.
 const MESSAGE_KEY: &str = "^[!-~]([ -~]*[!-~])?$";
 /// What every URL that is accepted looks like; whether the host is one, in each of the ways in which an address can be written, is more than
@@ -91,6 +96,10 @@ text_field!(
     EventId(Uid), |text| told(Uid::parse::<MessageId>(text)), name(MAX_NAME, "unique-msg-identifier").pattern(Some(EVENT_ID))
 );
 text_field!(
+    /// The id of a message, or its publisher's own name for it.
+    MessageName(String), |text| told(check_name(text).map(|()| text.to_owned())), name(MAX_NAME, "unique-msg-identifier")
+);
+text_field!(
     /// The name of an event type.
     EventTypeName(String), |text| told(check_name(text).map(|()| text.to_owned())), name(MAX_NAME, "user.signup")
 );
@@ -123,6 +132,15 @@ text_field!(
         told(check_text(text).map(|()| text.to_owned()))
     },
     label(MAX_CHANNEL, "project_1337")
+);
+text_field!(
+    /// What messages are found by.
+    Tag(String),
+    |text| {
+        let is_one = (1..=MAX_TAG).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./\\#".contains(&byte));
+        if is_one { Ok(text.to_owned()) } else { Err(format!("must be 1 to {MAX_TAG} letters, digits and `-_./\\#`")) }
+    },
+    label(MAX_TAG, "my_tag").pattern(Some(TAG))
 );
 text_field!(
     /// The key that dedupes messages: a second message with it is stored, flagged and not delivered.
@@ -181,6 +199,10 @@ macro_rules! list_field {
 list_field!(
     /// The channels of a message.
     MessageChannels, Channel, MAX_MESSAGE_CHANNELS
+);
+list_field!(
+    /// The tags of a message.
+    MessageTags, Tag, MAX_TAGS
 );
 list_field!(
     /// The channels that an endpoint listens to.

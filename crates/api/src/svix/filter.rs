@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 use storage::{attempts, messages};
 use utoipa::IntoParams;
 
-use super::fields::{EventTypeName, Label, NotYetAsked};
+use super::fields::{EventTypeName, Label, Tag};
 use crate::transport::query::Parameters;
 
 /// The end of the year 9999, in seconds since 1970.
@@ -28,9 +28,8 @@ pub(crate) struct ListFilter {
     #[serde(default)]
     #[param(value_type = Option<Vec<EventTypeName>>, required = false, style = Form, explode)]
     event_types: Vec<EventTypeName>,
-    #[serde(default, rename = "tag")]
-    #[param(ignore)]
-    _tag: NotYetAsked,
+    /// Filter response based on the message tags
+    tag: Option<Tag>,
 }
 
 impl Parameters for ListFilter {}
@@ -61,6 +60,7 @@ impl From<ListFilter> for messages::Filter {
     fn from(filter: ListFilter) -> Self {
         Self {
             channel: filter.channel.map(|channel| channel.0),
+            tag: filter.tag.map(|tag| tag.0),
             event_types: ListFilter::event_types(filter.event_types),
             before: filter.before.map(|moment| moment.0),
             after: filter.after.map(|moment| moment.0),
@@ -73,6 +73,7 @@ impl From<ListFilter> for attempts::Filter {
     fn from(filter: ListFilter) -> Self {
         Self {
             channel: filter.channel.map(|channel| channel.0),
+            tag: filter.tag.map(|tag| tag.0),
             event_types: ListFilter::event_types(filter.event_types),
             before: filter.before.map(|moment| moment.0),
             after: filter.after.map(|moment| moment.0),

@@ -1,11 +1,11 @@
 //! Messages on the wire.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use domain::{
     id::{Id, MessageId},
-    message::Message,
+    message::{Message, Particulars},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
@@ -13,7 +13,7 @@ use storage::{
     Conflict,
     committer::{KeyScope, NewMessage, Published},
     idempotency::Answered,
-    messages::{self, Expunge, Filter},
+    messages::{self, Filter},
     queue::Release,
 };
 use utoipa::{
@@ -23,7 +23,8 @@ use utoipa::{
 
 use super::{
     Timestamp,
-    fields::{EventId, EventTypeName, MessageChannels, MessageKey, NotYet},
+    application::ApplicationIn,
+    fields::{EventId, EventTypeName, MessageChannels, MessageKey, MessageTags, NotYet},
     filter::ListFilter,
     page::{self, Listed, Paging},
     payload_retention::{self, Days, Hours},
@@ -32,10 +33,10 @@ use crate::{
     error::{ApiError, ApiResult},
     transport::{
         call::Call,
-        json::MEDIA_TYPE,
+        json::{self, MEDIA_TYPE},
         publish::{self, Outcome},
         query::{Asked, Parameters},
-        reply::{Nothing, Reply},
+        reply::Reply,
     },
 };
 
@@ -65,12 +66,10 @@ pub(crate) struct MessageIn<'a> {
     #[serde(default)]
     #[schema(value_type = Option<i64>, minimum = 1, maximum = 2160)]
     payload_retention_hours: Hours,
-    #[serde(default, rename = "application")]
-    #[schema(ignore)]
-    _application: NotYet,
-    #[serde(default, rename = "tags")]
-    #[schema(ignore)]
-    _tags: NotYet,
+    /// Makes the application of the path with this, if there is none; its uid is that of the path
+    application: Option<ApplicationIn>,
+    /// List of free-form tags that lists can be filtered by
+    tags: Option<MessageTags>,
     #[serde(default, rename = "deliverAt")]
     #[schema(ignore)]
     _deliver_at: NotYet,
@@ -108,8 +107,8 @@ pub(crate) struct MessageOut<'a> {
     #[schema(example = "msg_1srOrx2ZWZBpBUvZwXKQmoEYga2")]
     id: String,
     timestamp: Timestamp,
-    /// Null: messages have no tags yet
-    #[schema(required)]
+    /// What it is found by
+    #[schema(required, example = json!(["my_tag", "other"]))]
     tags: Option<&'a [String]>,
     /// The key that dedupes messages, if the message has one
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,6 +131,11 @@ pub(crate) struct MessageOut<'a> {
 }
 
 impl<'a> MessageOut<'a> {
+    /// As it was said at first: also of a duplicate that has been released since.
+    pub(super) fn first(message: &'a Message, with_content: bool) -> Self {
+        Self { released_at: None, ..Self::new(message, with_content) }
+    }
+
     pub(crate) fn new(message: &'a Message, with_content: bool) -> Self {
         Self {
             event_id: message.event_id.as_deref(),
@@ -140,7 +144,7 @@ impl<'a> MessageOut<'a> {
             channels: Some(message.channels.as_slice()).filter(|channels| !channels.is_empty()),
             id: message.id.public(),
             timestamp: Timestamp(message.created_at),
-            tags: None,
+            tags: message.particulars.as_ref().map(|particulars| particulars.tags.as_slice()).filter(|tags| !tags.is_empty()),
             idempotency_key: message.message_key.as_deref(),
             is_duplicate: message.is_duplicate(),
             duplicate_of: message.duplicate_of.map(Id::public),
@@ -223,16 +227,6 @@ pub(crate) async fn deliver(call: Call) -> ApiResult<Reply<202, MessageOut<'stat
     call.write(Ok(release), |(message, _)| Reply::new(&MessageOut::new(message, false))).await
 }
 
-/// Delete Message Content
-///
-/// Erases a message's content for good: it is not shown any more, and attempts that are still to come are not made. The message itself
-/// stays, with its attempts.
-#[utoipa::path(delete, path = "/api/v1/app/{app_id}/msg/{msg_id}/content", tag = "Message", operation_id = "v1.message.expunge-content")]
-pub(crate) async fn expunge(call: Call) -> ApiResult<Nothing> {
-    let effect = Expunge { tenant_id: call.tenant_id(), application: call.application(), message: call.message() };
-    call.write(Ok(effect), |()| Nothing::new()).await
-}
-
 /// The answer to a creation.
 type Accepted = Reply<202, MessageOut<'static>>;
 
@@ -245,16 +239,19 @@ pub(crate) async fn create(call: Call, asked: Asked<WithContent>) -> ApiResult<A
     let with_content = *asked.as_ref().unwrap_or(&true);
     let publishing = async {
         asked?;
-        publish(&call).await
+        publish_one(&call, &call.body, None).await
     };
     publish::answer(&call, publishing, |published| rendered(&call, published, with_content)).await
 }
 
-async fn publish(call: &Call) -> ApiResult<Outcome> {
-    let new = call.json::<MessageIn>()?;
+/// Publishes the message that a text says, which is the request's body or a part of it: then its place among others is part of the request's key.
+pub(super) async fn publish_one(call: &Call, text: &[u8], place: Option<usize>) -> ApiResult<Outcome> {
+    let new = json::parse::<MessageIn>(text)?;
     let payload = object_slice(&call.body, new.payload)?;
     let payload_retention = payload_retention::wanted(new.payload_retention_period, new.payload_retention_hours)?;
     let application = call.application();
+    let tags = new.tags.map(|tags| tags.0).unwrap_or_default();
+    let particulars = (!tags.is_empty()).then(|| Arc::new(Particulars { tags, ..Particulars::default() }));
     let draft = |subscribers, claim| {
         Ok(NewMessage {
             claim,
@@ -267,12 +264,15 @@ async fn publish(call: &Call) -> ApiResult<Outcome> {
             key_scope: KeyScope::Application,
             payload,
             content_type: MEDIA_TYPE.to_owned(),
-            particulars: None,
+            particulars: particulars.clone(),
             broadcast: None,
             payload_retention,
         })
     };
-    publish::publish(call, &application, draft).await
+    if let Some(inline) = new.application {
+        inline.make(call, &application).await?;
+    }
+    publish::publish_one(call, &application, place, draft).await
 }
 
 /// The payload as a slice of the request's body, without a copy. It must be a JSON object.
@@ -294,9 +294,7 @@ fn rendered(call: &Call, published: Published, with_content: bool) -> Accepted {
                 "a message was accepted");
             let public_url = &call.context.config.public_url;
             let location = format!("{public_url}/api/v1/app/{}/msg/{}", message.application_id, message.id);
-            // A replay says what was said at first, also of a duplicate that has been released since.
-            let body = MessageOut { released_at: None, ..MessageOut::new(&message, with_content) };
-            Reply::at(location, &body).replayed(is_replay)
+            Reply::at(location, &MessageOut::first(&message, with_content)).replayed(is_replay)
         }
         Published::EventIdTaken { by, is_replay } => {
             Answered { answer: call.dialect.refusal(&ApiError::Conflict(Conflict::EventId(by))), is_replay }.into()
@@ -351,11 +349,11 @@ mod tests {
             ("\"payload\":{},\"eventId\":\"msg_1\"", "body.eventId"),
             ("\"payload\":{},\"eventId\":\"a\\u0000\"", "body.eventId"),
             ("\"payload\":{},\"idempotency_key\":\"\"", "body.idempotency_key"),
-            ("\"payload\":{},\"tags\":[\"a\"]", "body.tags"),
+            ("\"payload\":{},\"tags\":[\"a b\"]", "body.tags.0"),
             ("\"payload\":{},\"deliverAt\":\"2030-01-01T00:00:00Z\"", "body.deliverAt"),
             ("\"payload\":{},\"payloadRetentionPeriod\":91", "body.payloadRetentionPeriod"),
             ("\"payload\":{},\"payloadRetentionHours\":0", "body.payloadRetentionHours"),
-            ("\"payload\":{},\"application\":{\"name\":\"a\"}", "body.application"),
+            ("\"payload\":{},\"application\":{\"name\":\"\"}", "body.application.name"),
         ] {
             assert_eq!(place(&format!("{{\"eventType\":\"a\",{rest}}}")), loc, "{rest}");
         }

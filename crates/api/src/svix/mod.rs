@@ -11,6 +11,7 @@
 
 pub(crate) mod application;
 pub(crate) mod attempt;
+pub(crate) mod batch;
 mod content_filter;
 pub(crate) mod delivery;
 pub(crate) mod endpoint;
@@ -21,6 +22,8 @@ pub(crate) mod endpoint_stats;
 pub(crate) mod error;
 pub(crate) mod event_type;
 pub(crate) mod event_type_import;
+pub(crate) mod example;
+pub(crate) mod expunge;
 pub(crate) mod fields;
 mod filter;
 mod header_fields;
@@ -34,6 +37,7 @@ mod page;
 mod patterns;
 mod payload_retention;
 pub(crate) mod portal_access;
+pub(crate) mod retry;
 pub(crate) mod task;
 
 use axum::http::Method;

@@ -7,17 +7,11 @@ use crate::transport::dialect::find_operation;
 /// Where operations of the contract are that look like those of sources.
 pub(crate) const INGEST: &str = "/ingest/api";
 /// Paths of the contract with the methods that we do not have on them. A test compares the list with the contract.
-pub(crate) const OPERATIONS: [(&str, &str); 46] = [
-    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay", "POST"),
-    ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/send-example", "POST"),
+pub(crate) const OPERATIONS: [(&str, &str); 40] = [
     ("/api/v1/app/{app_id}/endpoint/{endpoint_id}/transformation", "GET PATCH"),
     ("/api/v1/app/{app_id}/integration", "GET POST"),
     ("/api/v1/app/{app_id}/integration/{integ_id}", "GET PUT DELETE"),
     ("/api/v1/app/{app_id}/integration/{integ_id}/key/rotate", "POST"),
-    ("/api/v1/app/{app_id}/msg/bulk-expunge", "POST"),
-    ("/api/v1/app/{app_id}/msg/expunge-all-contents", "POST"),
-    ("/api/v1/app/{app_id}/msg/precheck/active", "POST"),
-    ("/api/v1/app/{app_id}/msg/{msg_id}/attempt/{attempt_id}/content", "DELETE"),
     ("/api/v1/app/{app_id}/poller/{sink_id}", "GET"),
     ("/api/v1/app/{app_id}/poller/{sink_id}/consumer/{consumer_id}", "GET"),
     ("/api/v1/app/{app_id}/poller/{sink_id}/consumer/{consumer_id}/seek", "POST"),

@@ -1,15 +1,21 @@
 //! Long work on the wire: what asks for it, and how far it is.
 
+use chrono::{DateTime, Utc};
 use domain::{
     id::Id,
     task::{Kind, State, Task},
 };
 use serde::{Deserialize, Serialize};
-use storage::tasks::{self, Cancel, Filter, SendAgain};
+use storage::{
+    project_tasks::{Ended, ResendTo},
+    tasks::{self, Cancel, Filter, SendAgain},
+};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Timestamp,
+    attempt::{MessageStatus, StatusCodeClass},
+    fields::{Channel, EventTypeNames, Tag},
     filter::Moment,
     page::{self, InOrder, Listed, Paging},
 };
@@ -46,6 +52,9 @@ pub(crate) enum BackgroundTaskType {
     /// Messages are sent again, to an endpoint or to all that want them.
     #[serde(rename = "endpoint.bulk-replay")]
     EndpointBulkReplay,
+    /// The payloads of an application's messages are erased.
+    #[serde(rename = "application.purge_content")]
+    ApplicationPurgeContent,
     /// A message goes to every application.
     #[serde(rename = "message.broadcast")]
     MessageBroadcast,
@@ -56,8 +65,13 @@ pub(crate) enum BackgroundTaskType {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct BackgroundTaskData {
     /// How many messages are sent
-    #[schema(example = 2)]
-    messages_sent: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 2)]
+    messages_sent: Option<u64>,
+    /// How many messages have lost their payload
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    messages_purged: Option<u64>,
     /// How many attempts, messages or applications it has looked at
     #[schema(example = 1000)]
     scanned: u64,
@@ -136,6 +150,7 @@ impl BackgroundTaskType {
             Self::EndpointRecover => &[Kind::Recover],
             Self::EndpointBulkReplay => &[Kind::Resend, Kind::Replay],
             Self::MessageBroadcast => &[Kind::Broadcast],
+            Self::ApplicationPurgeContent => &[Kind::Expunge],
         }
     }
 }
@@ -148,6 +163,7 @@ impl From<&Task> for BackgroundTaskOut {
             Kind::Recover => BackgroundTaskType::EndpointRecover,
             Kind::Resend | Kind::Replay => BackgroundTaskType::EndpointBulkReplay,
             Kind::Broadcast => BackgroundTaskType::MessageBroadcast,
+            Kind::Expunge => BackgroundTaskType::ApplicationPurgeContent,
         };
         let error = if task.state == State::Canceled { Some("canceled".to_owned()) } else { task.error.clone() };
         Self {
@@ -155,7 +171,8 @@ impl From<&Task> for BackgroundTaskOut {
             status: BackgroundTaskStatus::of(task.state),
             task: kind,
             data: BackgroundTaskData {
-                messages_sent: task.made,
+                messages_sent: Some(task.made).filter(|_| task.kind != Kind::Expunge),
+                messages_purged: Some(task.made).filter(|_| task.kind == Kind::Expunge),
                 scanned: task.scanned,
                 app_id: task.application_id.map(Id::public),
                 endpoint_id: task.endpoint_id.map(Id::public),
@@ -196,12 +213,81 @@ pub(crate) async fn replay_missing(call: Call) -> ApiResult<Reply<202, Backgroun
     send_again(call, Kind::ReplayMissing).await
 }
 
+/// Which of an endpoint's deliveries are made once more.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BulkReplayIn {
+    /// Only messages that were created at this moment or later
+    #[schema(value_type = String, format = DateTime)]
+    since: Moment,
+    /// Only messages that were created before this moment
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Moment>,
+    /// Only messages of these types
+    event_types: Option<EventTypeNames>,
+    /// Only messages in this channel
+    channel: Option<Channel>,
+    /// Only messages with this tag
+    tag: Option<Tag>,
+    /// Only deliveries that ended so: succeeded (0), failed (2) or canceled (4). What is still owed is sent without being asked for
+    #[serde(default, deserialize_with = "MessageStatus::in_body")]
+    status: Option<MessageStatus>,
+    /// Only deliveries to which the receiver's answer was of this class
+    #[serde(default, deserialize_with = "StatusCodeClass::in_body")]
+    status_code_class: Option<StatusCodeClass>,
+}
+
+/// Bulk Replay
+///
+/// Sends messages to an endpoint again whose deliveries have ended, successful ones too. The answer is the task that does it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/app/{app_id}/endpoint/{endpoint_id}/bulk-replay",
+    tag = "Endpoint",
+    operation_id = "v1.endpoint.bulk-replay",
+    request_body = BulkReplayIn
+)]
+pub(crate) async fn bulk_replay(call: Call) -> ApiResult<Reply<202, BackgroundTaskOut>> {
+    let effect = call.json::<BulkReplayIn>().and_then(|asked| {
+        let (since, until) = span(asked.since, asked.until)?;
+        let ended = match asked.status.map(MessageStatus::value) {
+            None => None,
+            Some(0) => Some(Ended::Delivered),
+            Some(2) => Some(Ended::Failed),
+            Some(4) => Some(Ended::Discarded),
+            Some(_) => {
+                return Err(ApiError::invalid(
+                    &["body", "status"],
+                    "must be 0, 2 or 4: what is still owed is sent without being asked for",
+                ));
+            }
+        };
+        Ok(ResendTo {
+            address: call.address(),
+            since,
+            until,
+            event_types: asked.event_types.map(|names| names.0),
+            channel: asked.channel.map(|channel| channel.0),
+            tag: asked.tag.map(|tag| tag.0),
+            ended: ended.map(|ended| vec![ended]),
+            status_class: asked.status_code_class.map(|class| class.value() / 100),
+        })
+    });
+    call.write(effect, |task| Reply::new(&BackgroundTaskOut::from(task))).await
+}
+
+/// From when until when.
+fn span(since: Moment, until: Option<Moment>) -> ApiResult<(DateTime<Utc>, Option<DateTime<Utc>>)> {
+    let (since, until) = (since.0, until.map(|until| until.0));
+    if until.is_some_and(|until| until <= since) {
+        return Err(ApiError::invalid(&["body", "until"], "must be later than `since`"));
+    }
+    Ok((since, until))
+}
+
 async fn send_again(call: Call, kind: Kind) -> ApiResult<Reply<202, BackgroundTaskOut>> {
     let effect = call.json::<SinceIn>().and_then(|asked| {
-        let (since, until) = (asked.since.0, asked.until.map(|until| until.0));
-        if until.is_some_and(|until| until <= since) {
-            return Err(ApiError::invalid(&["body", "until"], "must be later than `since`"));
-        }
+        let (since, until) = span(asked.since, asked.until)?;
         Ok(SendAgain { address: call.address(), kind, since, until })
     });
     call.write(effect, |task| Reply::new(&BackgroundTaskOut::from(task))).await

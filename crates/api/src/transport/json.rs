@@ -18,7 +18,9 @@ const MAX_PLACE: usize = 8;
 pub(crate) fn is_announced(headers: &HeaderMap) -> bool {
     let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
         let essence = value.to_str().unwrap_or("?").split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+        // Of several JSON texts the operations that take several have a use; the others find that something follows.
+        matches!(essence.as_str(), "application/json" | "application/x-ndjson" | "application/ndjson")
+            || (essence.starts_with("application/") && essence.ends_with("+json"))
     });
     let is_plain = headers.get(header::CONTENT_ENCODING).is_none_or(|value| value.as_bytes().eq_ignore_ascii_case(b"identity"));
     is_json && is_plain

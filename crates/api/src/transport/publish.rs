@@ -30,17 +30,30 @@ pub(crate) async fn publish(
     application: &Reference<ApplicationId>,
     draft: impl FnOnce(Arc<Subscribers>, Option<Claim>) -> ApiResult<NewMessage> + Send,
 ) -> ApiResult<Outcome> {
+    publish_one(call, application, None, draft).await
+}
+
+/// The same of one message of several, which has this place: its key is the request's with that place.
+pub(crate) async fn publish_one(
+    call: &Call,
+    application: &Reference<ApplicationId>,
+    place: Option<usize>,
+    draft: impl FnOnce(Arc<Subscribers>, Option<Claim>) -> ApiResult<NewMessage> + Send,
+) -> ApiResult<Outcome> {
     let subscribers = directory::find(call.db(), call.tenant_id(), application).await?;
-    if let Some(refusal) = call.known_refusal(subscribers.policy).await? {
+    if place.is_none()
+        && let Some(refusal) = call.known_refusal(subscribers.policy).await?
+    {
         return Ok(Outcome::Refused(refusal));
     }
-    let claim = call.claim(subscribers.policy).await?;
+    let of_one = |claim: Claim| place.map_or(claim, |place| claim.of_one(place));
+    let claim = call.claim(subscribers.policy).await?.map(of_one);
     let mut new = Arc::new(draft(subscribers, claim)?);
     for _ in 0..RENAMES {
         match call.context.publisher.publish(&new).await {
             Err(storage::Error::Renamed) => {
                 let subscribers = directory::find(call.db(), call.tenant_id(), application).await?;
-                let claim = call.claim(subscribers.policy).await?;
+                let claim = call.claim(subscribers.policy).await?.map(of_one);
                 new = Arc::new(NewMessage { subscribers, claim, ..Arc::unwrap_or_clone(new) });
             }
             published => return Ok(Outcome::Published(published?)),

@@ -120,7 +120,7 @@ async fn renew(db: &Db, application_id: ApplicationId) -> Result<Arc<Subscribers
 }
 
 /// The application by reference, as it is now.
-pub(crate) async fn reload(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Arc<Subscribers>> {
+pub async fn reload(db: &Db, tenant_id: TenantId, application: &Reference<ApplicationId>) -> Result<Arc<Subscribers>> {
     let mut connection = db.pool().acquire().await?;
     let Some(row) = applications::find(&mut connection, tenant_id, application).await? else {
         db.node.subscribers.forget(tenant_id, application);

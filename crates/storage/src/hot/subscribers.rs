@@ -75,7 +75,7 @@ struct Known {
     by_id: HashMap<ApplicationId, Arc<Subscribers>>,
     by_uid: HashMap<(TenantId, String), ApplicationId>,
     /// Which application each endpoint of those above belongs to: for as long as it lives.
-    by_endpoint: HashMap<EndpointId, ApplicationId>,
+    endpoint_owners: HashMap<EndpointId, ApplicationId>,
 }
 
 impl KnownSubscribers {
@@ -97,7 +97,7 @@ impl KnownSubscribers {
     /// The application that an endpoint of this tenant belongs to.
     pub(crate) fn application_of(&self, tenant_id: TenantId, endpoint_id: EndpointId) -> Option<ApplicationId> {
         let known = self.known.read();
-        let application_id = *known.by_endpoint.get(&endpoint_id)?;
+        let application_id = *known.endpoint_owners.get(&endpoint_id)?;
         known.by_id.get(&application_id).filter(|found| found.application.tenant_id == tenant_id).map(|_| application_id)
     }
 
@@ -111,10 +111,10 @@ impl KnownSubscribers {
         if is_newer {
             if let Some(old) = known.by_id.insert(application.id, Arc::clone(subscribers)) {
                 for target in &old.targets {
-                    known.by_endpoint.remove(&target.endpoint.id);
+                    known.endpoint_owners.remove(&target.endpoint.id);
                 }
             }
-            known.by_endpoint.extend(subscribers.targets.iter().map(|target| (target.endpoint.id, application.id)));
+            known.endpoint_owners.extend(subscribers.targets.iter().map(|target| (target.endpoint.id, application.id)));
             if let Some(uid) = &application.uid {
                 known.by_uid.insert((application.tenant_id, uid.as_str().to_owned()), application.id);
             }

@@ -69,6 +69,14 @@ impl Effect for Create {
     }
 }
 
+/// Makes an application in a transaction of its own.
+pub async fn ensure(db: &Database, create: Create) -> Result<Application> {
+    let mut tx = db.pool().begin().await?;
+    let (application, _) = create.apply(db, &mut tx).await?;
+    tx.commit().await?;
+    Ok(application)
+}
+
 /// Changes an application.
 #[derive(Clone, Debug)]
 pub struct Update {

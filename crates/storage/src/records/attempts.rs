@@ -26,6 +26,8 @@ pub struct Filter {
     pub status_code_class: Option<u16>,
     /// Only of messages in this channel.
     pub channel: Option<String>,
+    /// Only of messages with this tag.
+    pub tag: Option<String>,
     /// Only of messages of these event types.
     pub event_types: Option<Vec<String>>,
     /// Only those made before this moment.
@@ -103,9 +105,10 @@ async fn list(db: &Database, of: Of, filter: &Filter, page: &PageRequest<Attempt
                     and ($5::uuid is null or a." + $other + " = $5)
                     and ($6::smallint[] is null or outcome = any ($6))
                     and ($7::smallint is null or status_code / 100 * 100 = $7)
-                    and (($8::text is null and $9::text[] is null) or exists (
+                    and (($8::text is null and $9::text[] is null and $10::text is null) or exists (
                         select from message m where m.id = a.message_id
-                           and ($8::text is null or $8 = any (m.channels)) and ($9::text[] is null or m.event_type = any ($9))))
+                           and ($8::text is null or $8 = any (m.channels)) and ($9::text[] is null or m.event_type = any ($9))
+                           and ($10::text is null or coalesce(m.particulars -> 'tags' ? $10, false))))
                   order by a.id " + $order + " limit $4",
                 Uuid::from($id),
                 first,
@@ -116,6 +119,7 @@ async fn list(db: &Database, of: Of, filter: &Filter, page: &PageRequest<Attempt
                 filter.status_code_class.and_then(|class| i16::try_from(class).ok()),
                 filter.channel,
                 filter.event_types.as_deref() as _,
+                filter.tag,
             )
             .fetch_all(db.lists())
             .await

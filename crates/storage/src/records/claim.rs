@@ -1,6 +1,9 @@
 //! The keys that requests carry.
 
-use domain::{id::TenantId, idempotency::Policy};
+use domain::{
+    id::TenantId,
+    idempotency::{Policy, scope_hash},
+};
 use sqlx::types::Uuid;
 
 /// A key that a request carries, ready to be claimed.
@@ -14,6 +17,14 @@ pub struct Claim {
     pub fingerprint: Uuid,
     /// How the key is treated.
     pub policy: Policy,
+}
+
+impl Claim {
+    /// The claim of one thing of several that a request asks for, each of which happens or not for itself.
+    #[must_use]
+    pub fn of_one(self, place: usize) -> Self {
+        Self { scope: scope_hash("one of several", self.scope, &place.to_string()), ..self }
+    }
 }
 
 /// A request with a key, before its policy is known.

@@ -185,10 +185,10 @@ async fn ids_of_attempted(
                        order by uuid_send(a.endpoint_id) || uuid_send(a.message_id) "#
                     + $order
                     + ") d
-                   cross join lateral (select m.event_type, m.channels from message m where m.id = d.message_id offset 0) m
+                   cross join lateral (select m.event_type, m.channels, m.particulars -> 'tags' as tags from message m where m.id = d.message_id offset 0) m
                    cross join lateral (select bool_or(a.outcome = 0) as is_delivered, (array_agg(a.outcome order by a.run = 0 desc, a.run desc))[1] as outcome
                      from attempt a where uuid_send(a.endpoint_id) || uuid_send(a.message_id) = d.delivery and a.is_latest) a
-                   where ($5::text is null or $5 = any (m.channels)) and ($6::text[] is null or m.event_type = any ($6))
+                   where ($5::text is null or $5 = any (m.channels)) and ($6::text[] is null or m.event_type = any ($6)) and ($9::text is null or coalesce(m.tags ? $9, false))
                      and ($7::smallint[] is null or case when a.is_delivered then 0
                        when exists (select from queue q where (q.message_id, q.endpoint_id) >= (d.message_id, $1) and (q.message_id, q.endpoint_id) <= (d.message_id, $1))
                          or exists (select from queue_later q where (q.message_id, q.endpoint_id) >= (d.message_id, $1) and (q.message_id, q.endpoint_id) <= (d.message_id, $1)) then 3
@@ -204,6 +204,7 @@ async fn ids_of_attempted(
                 filter.event_types as _,
                 kinds.as_deref() as _,
                 Uuid::from(endpoint.tenant_id),
+                filter.tag,
             )
             .fetch_all(tx)
             .await

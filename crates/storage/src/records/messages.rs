@@ -14,7 +14,6 @@ use crate::{
     Database, Error, Result,
     applications::{self, Reference},
     connection::Connection,
-    effect::Effect,
     locks::EVENT_ID,
     page::{Page, PageRequest},
     particulars,
@@ -28,6 +27,8 @@ const WHAT: &str = "message";
 pub struct Filter {
     /// Only those in this channel.
     pub channel: Option<String>,
+    /// Only those with this tag.
+    pub tag: Option<String>,
     /// Only these event types.
     pub event_types: Option<Vec<String>>,
     /// Only those made before this moment.
@@ -73,6 +74,7 @@ pub async fn list(
                    from message where application_id = $1 and id >= $2 and id < $3
                     and ($5::text is null or $5 = any (channels))
                     and ($6::text[] is null or event_type = any ($6))
+                    and ($7::text is null or coalesce(particulars -> 'tags' ? $7, false))
                   order by id "# + $order + " limit $4",
                 Uuid::from(application_id),
                 first,
@@ -80,6 +82,7 @@ pub async fn list(
                 page.rows(),
                 filter.channel,
                 filter.event_types as _,
+                filter.tag,
             )
             .fetch_all(db.lists())
             .await
@@ -106,7 +109,7 @@ async fn list_by_key(
                   message_key, duplicate_of, released_at, payload_mismatch as "payload_mismatch!",
                   case when payload_expires_at <= now() then null else payload end as payload, content_type as "content_type!",
                   case when payload_expires_at <= now() then particulars - '{headers,query}'::text[] else particulars end as "particulars: Json<Value>"
-             from messages_of_key_v1($1, $2, $3, $4, $5, $6, $7, $8)"#,
+             from messages_of_key_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"#,
         Uuid::from(application_id),
         key,
         page.scans_up(),
@@ -114,6 +117,7 @@ async fn list_by_key(
         end,
         filter.channel,
         filter.event_types as _,
+        filter.tag,
         page.rows(),
     )
     .fetch_all(db.lists())
@@ -171,33 +175,6 @@ pub(crate) async fn find(connection: &mut Connection, id: MessageId) -> Result<O
     .fetch_optional(connection)
     .await?;
     Ok(row.map(Message::from))
-}
-
-/// Erases the payload of a message for good, with the headers and the query that it came with. The message stays, and so does what is recorded of its attempts.
-#[derive(Clone, Debug)]
-pub struct Expunge {
-    /// Whose.
-    pub tenant_id: TenantId,
-    /// Which customer's.
-    pub application: Reference<ApplicationId>,
-    /// Which.
-    pub message: Reference<MessageId>,
-}
-
-impl Effect for Expunge {
-    type Output = ();
-
-    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<()> {
-        let application_id = applications::lock(&mut *tx, self.tenant_id, &self.application).await?;
-        let id = resolve(&mut *tx, application_id, &self.message).await?;
-        let erased = sqlx::query!(
-            "update message set payload = null, payload_expires_at = null, particulars = particulars - '{headers,query}'::text[] where id = $1 and application_id = $2 and tenant_id = $3",
-            Uuid::from(id),
-            Uuid::from(application_id),
-            Uuid::from(self.tenant_id),
-        );
-        if erased.execute(tx).await?.rows_affected() == 0 { Err(Error::NotFound(WHAT)) } else { Ok(()) }
-    }
 }
 
 /// How many payloads one statement removes.

@@ -12,6 +12,7 @@ pub(crate) mod effect;
 pub(crate) mod endpoint_health;
 pub mod endpoints;
 pub mod event_types;
+pub mod expunge;
 pub mod messages;
 pub mod meta_events;
 pub(crate) mod outcomes;

@@ -21,13 +21,25 @@ struct Written {
     query: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(rename = "example", skip_serializing_if = "std::ops::Not::not")]
+    is_example: bool,
 }
 
 /// Reads them.
 pub(crate) fn read(written: Option<Json<Value>>) -> Option<Arc<Particulars>> {
-    let Written { source, only, headers, query, path } = serde_json::from_value(written?.0).unwrap_or_default();
+    let Written { source, only, headers, query, path, tags, is_example } = serde_json::from_value(written?.0).unwrap_or_default();
     let uuid = |text: Option<String>| text?.parse::<Uuid>().ok();
-    Some(Arc::new(Particulars { source: uuid(source).map(Into::into), only: uuid(only).map(Into::into), headers, query, path }))
+    Some(Arc::new(Particulars {
+        source: uuid(source).map(Into::into),
+        only: uuid(only).map(Into::into),
+        headers,
+        query,
+        path,
+        tags,
+        is_example,
+    }))
 }
 
 /// Writes them as the text of a `jsonb`.
@@ -40,6 +52,8 @@ pub(crate) fn write(particulars: &Particulars) -> String {
         headers: particulars.headers.iter().map(|(name, value)| (text(name), text(value))).collect(),
         query: particulars.query.as_ref().map(text),
         path: particulars.path.as_ref().map(text),
+        tags: particulars.tags.iter().map(text).collect(),
+        is_example: particulars.is_example,
     };
     serde_json::to_string(&written).expect("texts are JSON")
 }
@@ -60,6 +74,8 @@ mod tests {
             headers: vec![("X-A".into(), "1".into()), ("x-a".into(), "\"2\"".into())],
             query: Some("a=1&b=%00".into()),
             path: Some("/ingest/x".into()),
+            tags: vec!["a".into(), "b\\#".into()],
+            is_example: true,
         };
         for particulars in [all, Particulars::default()] {
             assert_eq!(read_back(&particulars).as_deref(), Some(&particulars));

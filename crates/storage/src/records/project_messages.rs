@@ -145,7 +145,7 @@ async fn ids_of_key(
         ($order:tt) => {
             sqlx::query_scalar!(
                 r#"select m.id as "id!" from application a
-                     cross join lateral messages_of_key_v1(a.id, $2, $3, $5, $6, null, $7, $4) m
+                     cross join lateral messages_of_key_v1(a.id, $2, $3, $5, $6, null, $7, null, $4) m
                      where a.tenant_id = $1 and a.deleted_at is null and not a.is_own and ($8::uuid[] is null or a.id = any ($8))
                        and ($9::uuid[] is null or (m.particulars ->> 'source')::uuid = any ($9))
                        and ($10::uuid[] is null or coalesce((m.particulars ->> 'only')::uuid = any ($10), true))

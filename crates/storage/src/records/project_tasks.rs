@@ -71,6 +71,8 @@ pub struct ResendTo {
     pub event_types: Option<Vec<String>>,
     /// Only messages in this channel.
     pub channel: Option<String>,
+    /// Only messages with this tag.
+    pub tag: Option<String>,
     /// Only deliveries that ended in these ways.
     pub ended: Option<Vec<Ended>>,
     /// Only those whose deciding attempt had a status code of this hundred.
@@ -94,6 +96,7 @@ impl Effect for ResendTo {
             endpoints: Some(vec![endpoint.id]),
             event_types: self.event_types,
             channel: self.channel,
+            tag: self.tag,
             ended: self.ended,
             status_class: self.status_class,
             ..About::default()

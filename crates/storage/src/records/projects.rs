@@ -5,6 +5,7 @@ use domain::{
     api_key::{ApiKey, KnownKey, Role},
     id::{ApplicationId, TenantId},
     project::{Project, ProjectKind},
+    retry_strategy::RetryStrategy,
 };
 use serde_json::{Map, Value};
 use sqlx::types::{Json, Uuid};
@@ -14,6 +15,7 @@ use crate::{
     applications::{self, Change as ApplicationChange},
     connection::Connection,
     effect::Effect,
+    project_rules,
 };
 
 /// What the application is called that belongs to nobody but the project.
@@ -135,6 +137,38 @@ impl Effect for Update {
         .execute(&mut *tx)
         .await?;
         of(tx, tenant_id).await
+    }
+}
+
+/// When failed deliveries of a tenant are tried again, if it says so.
+pub async fn retry(db: &Database, tenant_id: TenantId) -> Result<Option<RetryStrategy>> {
+    Ok(project_rules::of(&mut db.pool().acquire().await?, tenant_id).await?.retry)
+}
+
+/// Says when failed deliveries are tried again, or leaves that to the installation. A tenant that uses nothing else of projects gets no application
+/// by it.
+#[derive(Clone, Copy, Debug)]
+pub struct SetRetry {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// How; nothing: as the installation has it.
+    pub retry: Option<RetryStrategy>,
+}
+
+impl Effect for SetRetry {
+    type Output = Option<RetryStrategy>;
+
+    async fn apply(self, _: &Database, tx: &mut Connection) -> Result<Self::Output> {
+        applications::bump_all(&mut *tx, self.tenant_id).await?;
+        sqlx::query!(
+            "insert into project (tenant_id, name, config) select id, subject, jsonb_strip_nulls(jsonb_build_object('strategy', $2::jsonb)) from tenant where id = $1
+             on conflict (tenant_id) do update set config = jsonb_strip_nulls(project.config || jsonb_build_object('strategy', $2::jsonb)), updated_at = now()",
+            Uuid::from(self.tenant_id),
+            self.retry.map(project_rules::write_strategy) as _,
+        )
+        .execute(tx)
+        .await?;
+        Ok(self.retry)
     }
 }
 

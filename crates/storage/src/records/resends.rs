@@ -202,7 +202,7 @@ impl Asking {
     /// Whether it wants this message, at this moment.
     pub(crate) fn wants(&self, message: &Message, now: DateTime<Utc>) -> bool {
         let offer = Offer::of_message(message).asked_at(now);
-        !offer.is_for_another_than(self.endpoint_id.into()) && self.filter.wants(&offer)
+        !offer.is_for_another_than(self.endpoint_id.into()) && (offer.is_example() || self.filter.wants(&offer))
     }
 }
 

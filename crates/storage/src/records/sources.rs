@@ -227,7 +227,7 @@ pub(crate) async fn behind(db: &Database, masks: &[String]) -> Result<Vec<(Sourc
         .await?;
     let applications: HashMap<_, _> = projects.into_iter().map(|project| (project.tenant_id, project.application_id)).collect();
     let found = rows.into_iter().filter_map(|row| {
-        let application = *applications.get(&row.tenant_id)?;
+        let application = (*applications.get(&row.tenant_id)?)?;
         Some(row.open(db).map(|source| (source, application.into())))
     });
     found.collect()

@@ -71,6 +71,9 @@ pub(crate) struct About {
     /// Only those in this channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) channel: Option<String>,
+    /// Only those with this tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tag: Option<String>,
     /// Only this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<Uuid>,

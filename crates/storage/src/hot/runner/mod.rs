@@ -4,6 +4,7 @@
 //! lease: whoever dies lets go of it, and whoever finds the row unlocked goes on where the last commit was.
 
 mod broadcast;
+mod expunge;
 mod fan_out;
 mod recover;
 mod replay;
@@ -50,6 +51,8 @@ pub(super) struct Done {
     owed: Vec<OwedAnew>,
     /// The messages that it has made, each with its deliveries.
     new: Vec<(MessageId, OwedAnew)>,
+    /// How many messages it has erased.
+    erased: usize,
     /// Whether it has asked for further tasks.
     has_tasks: bool,
     /// Whether nothing is left.
@@ -58,13 +61,22 @@ pub(super) struct Done {
 
 impl Step {
     /// What it was about is gone.
-    const NOTHING_LEFT: Self =
-        Self::Done(Done { cursor: None, within: None, scanned: 0, owed: Vec::new(), new: Vec::new(), has_tasks: false, is_last: true });
+    const NOTHING_LEFT: Self = Self::Done(Done {
+        cursor: None,
+        within: None,
+        scanned: 0,
+        owed: Vec::new(),
+        new: Vec::new(),
+        erased: 0,
+        has_tasks: false,
+        is_last: true,
+    });
 
-    /// How many deliveries it has made.
+    /// How many deliveries it has made, or messages erased.
     fn made(&self) -> usize {
         let Self::Done(done) = self else { return 0 };
-        done.owed.iter().chain(done.new.iter().map(|(_, owed)| owed)).map(|owed| owed.endpoints.len()).sum()
+        let owed = done.owed.iter().chain(done.new.iter().map(|(_, owed)| owed));
+        done.erased + owed.map(|owed| owed.endpoints.len()).sum::<usize>()
     }
 
     /// Tells the rest of the process of it, once it is committed.
@@ -76,7 +88,7 @@ impl Step {
         for (id, owed) in &done.new {
             db.node.rollups.accepted(owed.owner, *id, &owed.event_type, false, owed.endpoints.iter().copied());
         }
-        if self.made() > 0 {
+        if !(done.owed.is_empty() && done.new.is_empty()) {
             db.wake();
         }
         if done.has_tasks {
@@ -129,6 +141,7 @@ impl Runner {
             Some(Kind::Recover) => recover::step(&mut tx, &task).await,
             Some(Kind::ReplayMissing) => replay::step(&self.db, &mut tx, &task).await,
             Some(Kind::Broadcast) => broadcast::step(&self.db, &mut tx, &task).await,
+            Some(Kind::Expunge) => expunge::step(&mut tx, &task).await,
             Some(Kind::Resend | Kind::Replay) => through::step(&self.db, &mut tx, &task).await,
             // None of a kind that is not known here is taken: it is left to the newer release whose it is.
             None => Ok(Step::Pointless("this kind of task is not known")),
@@ -162,7 +175,7 @@ async fn first_after(tx: &mut Connection, tenant_id: Uuid) -> Result<Option<Row>
         Row,
         r#"select id, tenant_id, application_id, endpoint_id, cursor, cursor_within, kind, state, scanned, done,
                   parameters as "parameters: Json<Parameters>", error, created_at, updated_at
-             from task where state = 0 and due_at <= now() and tenant_id > $1 and kind between 1 and 6
+             from task where state = 0 and due_at <= now() and tenant_id > $1 and kind between 1 and 7
             order by tenant_id, due_at limit 1 for update skip locked"#,
         tenant_id,
     )

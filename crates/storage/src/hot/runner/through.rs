@@ -184,7 +184,8 @@ async fn next_messages(
                and ($7::uuid[] is null or coalesce((n.particulars ->> 'source')::uuid = any ($7), false))
                and ($8::uuid[] is null or coalesce((n.particulars ->> 'only')::uuid = any ($8), true))
                and ($9::text is null or coalesce($9 = any (n.channels), false))
-               and ($10::uuid is null or n.id = $10)) as "is_wanted!"
+               and ($10::uuid is null or n.id = $10)
+               and ($11::text is null or coalesce(n.particulars -> 'tags' ? $11, false))) as "is_wanted!"
              from next n order by n.id"#,
         application,
         first,
@@ -196,6 +197,7 @@ async fn next_messages(
         about.endpoints.as_deref() as _,
         about.channel,
         about.message,
+        about.tag,
     )
     .fetch_all(tx)
     .await?;

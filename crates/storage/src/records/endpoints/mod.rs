@@ -15,6 +15,7 @@ use domain::{
     content_filter::ContentFilter,
     endpoint::{Endpoint, EndpointUrl, Headers, Settings},
     id::{ApplicationId, EndpointId, TenantId},
+    retry_strategy::RetryStrategy,
     signing::Secret,
 };
 use serde_json::Value;
@@ -69,6 +70,8 @@ pub struct Change {
     pub metadata: Option<Metadata>,
     /// What only some have, all of it.
     pub settings: Option<Settings>,
+    /// When failed deliveries are tried again: of the settings, this alone.
+    pub retry: Option<Option<RetryStrategy>>,
     /// A new one gets what its subscriptions let through, so nothing as long as it has none, whatever it asks for itself. Of one that exists this is not
     /// changed.
     pub is_subscribed: Option<bool>,

@@ -2,7 +2,7 @@
 
 use domain::{
     application::Metadata,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Settings},
     id::{ApplicationId, TenantId},
     signing::Secret,
 };
@@ -37,6 +37,7 @@ pub(super) async fn insert(
     secret: Option<Secret>,
 ) -> Result<Endpoint> {
     check_event_types(&mut *tx, tenant_id, &change, &[]).await?;
+    let settings = settings_with_retry(&change, None);
     let url = change.url.ok_or(Error::NotFound("url"))?;
     let inserted = sqlx::query_as!(
         Row,
@@ -60,7 +61,7 @@ pub(super) async fn insert(
         change.filter.flatten().map(|filter| Json(filter.written().clone())) as _,
         Json(change.metadata.unwrap_or_default()) as _,
         (change.is_subscribed == Some(true)).then(|| Json(Value::Array(Vec::new()))) as _,
-        change.settings.as_ref().and_then(settings::write).map(Json) as _,
+        settings.as_ref().and_then(settings::write).map(Json) as _,
     )
     .fetch_one(&mut *tx)
     .await;
@@ -72,9 +73,17 @@ pub(super) async fn insert(
     Ok(row.into())
 }
 
+/// The settings as they are to be; nothing, if they stay.
+fn settings_with_retry(change: &Change, was: Option<&Json<Value>>) -> Option<Settings> {
+    let Some(retry) = change.retry else { return change.settings.clone() };
+    let known = || was.map(|Json(written)| settings::read(written.clone())).unwrap_or_default();
+    Some(Settings { retry, ..change.settings.clone().unwrap_or_else(known) })
+}
+
 /// Changes an endpoint. Its application must be locked.
 pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, change: Change) -> Result<Endpoint> {
     check_event_types(&mut *tx, tenant_id, &change, was.event_types.as_deref().unwrap_or_default()).await?;
+    let settings = settings_with_retry(&change, was.settings.as_ref());
     let updated = sqlx::query_as!(
         Row,
         r#"update endpoint set
@@ -110,8 +119,8 @@ pub(super) async fn update(tx: &mut Connection, tenant_id: TenantId, was: &Row, 
         change.filter.is_some(),
         change.filter.flatten().map(|filter| Json(filter.written().clone())) as _,
         change.metadata.map(Json) as _,
-        change.settings.is_some(),
-        change.settings.as_ref().and_then(settings::write).map(Json) as _,
+        settings.is_some(),
+        settings.as_ref().and_then(settings::write).map(Json) as _,
     )
     .fetch_one(&mut *tx)
     .await;
