@@ -47,7 +47,7 @@ async fn publish(call: &str, request: &Request, connection: &mut PgConnection) -
     let new = new.bind([None::<Uuid>]).bind([None::<Uuid>]).bind([Uuid::nil()]);
     let new = new.bind([lock_of(request.key)]).bind([None::<i64>]).bind([None::<i64>]);
     let owed = new.bind([APPLICATION]).bind([1_i64]).bind(none::<i32>()).bind(none::<Uuid>()).bind(none::<bool>());
-    let owed = owed.bind(none::<i32>()).bind(none::<i64>());
+    let owed = owed.bind(none::<i32>()).bind(none::<i64>()).bind(none::<Uuid>());
     let batch = owed.bind(Uuid::nil()).bind(30.0).bind(horizon).bind(request.is_rerun);
     let sends = batch.bind(none::<Uuid>()).bind(none::<Uuid>()).bind(none::<i32>()).bind(none::<Uuid>()).bind(none::<i16>());
     let sends = sends.bind(none::<Uuid>()).bind(none::<i16>()).bind(none::<i16>()).bind(none::<i16>()).bind(none::<i32>());
