@@ -354,10 +354,7 @@ async fn a_field_that_is_not_supported_is_refused_by_name() {
         body[member] = value;
         body
     };
-    let unsupported = [
-        ("transformationsParams", json!({ "rawPayload": "x" })),
-        ("deliverAt", json!("2999-01-01T00:00:00Z")),
-    ];
+    let unsupported = [("transformationsParams", json!({ "rawPayload": "x" })), ("deliverAt", json!("2999-01-01T00:00:00Z"))];
     for (member, value) in unsupported {
         let answer = customer.publish_raw(&message(member, value), None).await;
         assert!((400..500).contains(&answer.status), "{member}: {answer:?}");

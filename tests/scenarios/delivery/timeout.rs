@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use support::{App, Options, Receiver, Reply};
+use support::{App, Options, Receiver, Reply, eventually};
 
 #[tokio::test]
 async fn a_receiver_that_hangs_or_drips_is_cut_off_at_the_deadline() {
@@ -37,7 +37,8 @@ async fn no_database_connection_is_held_while_a_webhook_is_in_flight() {
     customer.publish(&json!({ "n": 0 })).await;
     receiver.received(1).await;
     let open = "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'";
-    assert_eq!(app.database.number(open).await, 0);
+    // Whoever looks for work begins and ends one in a moment; what a webhook held would stay until the gate opens.
+    eventually("nothing is held", async || (app.database.number(open).await == 0).then_some(())).await;
     for number in 1..20 {
         customer.publish(&json!({ "n": number })).await;
     }

@@ -182,6 +182,12 @@ async fn a_null_of_an_optional_field_is_no_field() {
         for name in optional.chain(not_yet) {
             let mut with_null = body.clone();
             with_null[&name] = Value::Null;
+            // Of two fields one has to be there.
+            if template == "/api/v1/event-type/import/openapi" {
+                let document = json!({ "openapi": "3.1.0", "info": { "title": "t", "version": "1" }, "webhooks": { "z": { "post": { "summary": "s" } } } });
+                with_null[if name == "spec" { "specRaw" } else { "spec" }] =
+                    if name == "spec" { json!(document.to_string()) } else { document };
+            }
             if template == "/api/v1/event-type" {
                 app.client.delete("/api/v1/event-type/n?expunge=true").await;
             }

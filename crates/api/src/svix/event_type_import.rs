@@ -21,13 +21,11 @@ const VERSION: &str = "1";
 #[schema(as = EventTypeImportOpenApiIn)]
 pub(crate) struct ImportIn {
     /// Show what would be declared, and change nothing
-    #[serde(default)]
-    #[schema(required = false, default = false)]
-    dry_run: bool,
+    #[schema(default = false)]
+    dry_run: Option<bool>,
     /// Archive the event types that the document does not have
-    #[serde(default)]
-    #[schema(required = false, default = false)]
-    replace_all: bool,
+    #[schema(default = false)]
+    replace_all: Option<bool>,
     /// The document
     #[schema(value_type = Option<Object>)]
     spec: Option<Map<String, Value>>,
@@ -81,7 +79,7 @@ impl From<Declared> for DeclaredOut {
 #[utoipa::path(post, path = "/api/v1/event-type/import/openapi", tag = "Event Type", operation_id = "v1.event-type.import-openapi",
     request_body = ImportIn)]
 pub(crate) async fn import(call: Call) -> ApiResult<Reply<200, ImportOut>> {
-    let read = call.json::<ImportIn>().and_then(|body| Ok((body.dry_run, body.replace_all, declared(&body)?)));
+    let read = call.json::<ImportIn>().and_then(|body| Ok((body.dry_run == Some(true), body.replace_all == Some(true), declared(&body)?)));
     let effect = match read {
         Ok((true, _, declared)) => {
             let to_modify = Some(declared.into_iter().map(DeclaredOut::from).collect());

@@ -243,7 +243,7 @@ fn is_taken(place: &str, name: &str, kind: &Value, text: &str) -> bool {
         // A number for deliveries, a word for tasks.
         ("query", "status") if kind == "string" => TaskFilter::read(&query).is_ok(),
         ("query", "status" | "status_code_class" | "with_content" | "expanded_statuses") => AttemptFilter::read(&query).is_ok(),
-        ("query", "channel" | "before" | "after" | "event_types") => ListFilter::read(&query).is_ok(),
+        ("query", "channel" | "tag" | "before" | "after" | "event_types") => ListFilter::read(&query).is_ok(),
         ("query", "since" | "until") => Range::read(&query).is_ok(),
         ("query", "with_left_out") => WithLeftOut::read(&query).is_ok(),
         ("query", "endpoint_id") => OfEndpoint::read(&query).is_ok(),

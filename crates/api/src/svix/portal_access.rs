@@ -107,9 +107,8 @@ pub(crate) struct ApplicationTokenExpireIn {
     #[schema(minimum = 0, maximum = 259_200, default = 0)]
     expiry: Option<u64>,
     /// Only those of these sessions; of all, if there is none
-    #[serde(default)]
-    #[schema(required = false, max_items = 1000)]
-    session_ids: Vec<SessionId>,
+    #[schema(max_items = 1000)]
+    session_ids: Option<Vec<SessionId>>,
 }
 
 /// Get Consumer App Portal Access
@@ -186,7 +185,7 @@ pub(crate) async fn expire_all(call: Call) -> ApiResult<Nothing> {
 
 fn read_expire_all(call: &Call) -> ApiResult<ExpireAll> {
     let ApplicationTokenExpireIn { expiry, session_ids } = call.json()?;
-    let expiry = expiry.unwrap_or_default();
+    let (expiry, session_ids) = (expiry.unwrap_or_default(), session_ids.unwrap_or_default());
     if expiry > MAX_GRACE {
         return Err(ApiError::invalid(&["body", "expiry"], format!("must be at most {MAX_GRACE}: it counts seconds")));
     }
