@@ -168,6 +168,9 @@ CHANGING = ("PUT", "PATCH", "DELETE")
 def ids(method, path, names):
     """Ids for one request. What it may change or remove is not what the other requests read."""
     found = {name: SEEDS[name] for name in names if name in SEEDS}
+    if "attempt_id" in found:
+        # What it changes is what its receiver said, and nothing else is of that message.
+        return found
     if method in CHANGING:
         if "app_id" in found:
             found["app_id"] = new_application()
@@ -191,15 +194,32 @@ def ids(method, path, names):
         found = {name: value for name, value in found.items() if name in names}
     if "/operational-webhook/" in path and "endpoint_id" in found:
         found["endpoint_id"] = new_own_endpoint()
+    if path.endswith(("/bulk-expunge", "/expunge-all-contents")):
+        # The others want the content of theirs.
+        found["app_id"] = new_application()
     if path.endswith("/deliver"):
         # Each can be released once.
         found["msg_id"] = new_duplicate(found["app_id"])
     return found
 
 
+DOCUMENT = {"openapi": "3.1.0", "info": {"title": "fuzz", "version": "1"}, "webhooks": {"fuzz.declared": {"post": {"summary": "it"}}}}
+# An event type that nobody changes, and that has an example.
+EXAMPLE = "fuzz.example"
+call("POST", "/event-type", {"name": EXAMPLE, "description": "", "schemas": {"1": {"examples": [{"n": 1}]}}})
+
+
 def fill(path, body):
-    """Puts into a body what only we know: whom it is about."""
-    if path.endswith("/subscriptions"):
+    """Puts into a body what only we know: whom it is about, and what takes more than a schema to say."""
+    if path.endswith("/send-example"):
+        body.clear()
+        body["eventType"] = EXAMPLE
+    elif path.endswith("/import/openapi"):
+        body.clear()
+        body["spec"] = DOCUMENT
+    elif path.endswith("/event-types/import"):
+        body["spec"] = json.dumps(DOCUMENT)
+    elif path.endswith("/subscriptions"):
         body["endpoint_id"] = new_project_endpoint()
         body.pop("source_id", None)
     elif path.endswith("/events"):
@@ -211,7 +231,7 @@ def fill(path, body):
 @schemathesis.hook
 def before_call(context, case, kwargs):
     method, names = case.method.upper(), list(case.path_parameters or {})
-    if method == "POST" and isinstance(case.body, dict) and "{projectID}" in case.path and random.random() < SEEDED:
+    if method == "POST" and isinstance(case.body, dict) and random.random() < SEEDED:
         fill(case.path, case.body)
     # Ids are learnt from answers too, ours among them.
     is_risky = method in CHANGING and not set(SEEDS.values()).isdisjoint(map(str, (case.path_parameters or {}).values()))

@@ -58,7 +58,7 @@ pub(crate) struct EventOut {
     #[schema(required)]
     duplicate_of: Option<Ulid>,
     /// The bytes as JSON; a text of them if they are none, null once they are gone
-    #[schema(required, value_type = Object)]
+    #[schema(required, value_type = serde_json::Value)]
     data: Option<Box<RawValue>>,
     /// The bytes as a text
     raw: String,
