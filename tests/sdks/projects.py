@@ -179,4 +179,43 @@ call("sources.get_source", project, source["uid"], expect=404)
 call("subscriptions.delete_subscription", project, subscription)
 call("endpoints.delete_endpoint", project, inbox)
 nothing_more()
+
+
+def at(path):
+    """The next webhook that comes there."""
+    while True:
+        came_to, headers, body = received.get(timeout=PATIENCE)
+        if came_to == path:
+            return headers, json.loads(body)
+
+
+# For everybody, and again by the batch.
+body = models.ModelsCreateEndpoint(name="all", url=f"{place}/all", secret="everybody's secret", owner_id="everybody")
+everybody = data("endpoints.create_endpoint", project, expect=201, body=body)["uid"]
+body = models.ModelsCreateSubscription.from_dict({"name": "all", "endpoint_id": everybody, "filter_config": {"event_types": ["announced"]}})
+data("subscriptions.create_subscription", project, expect=201, body=body)
+body = models.ModelsBroadcastEvent.from_dict({"event_type": "announced", "data": {"n": 5}, "idempotency_key": "for all"})
+data("events.create_broadcast_event", project, expect=201, body=body)
+headers, sent = at("/all")
+assert sent == {"n": 5} and headers["x-convoy-idempotency-key"] == "for all", headers
+data("events.batch_replay_events", project, endpoint_id=[everybody])
+assert at("/all")[1] == {"n": 5}
+call("event_deliveries.batch_retry_event_delivery", project, endpoint_id=[everybody], status=["Failure"])
+
+# What a project declares, lets its customers see, and is told of itself.
+document = {"openapi": "3.1.0", "info": {"title": "story", "version": "1"}, "webhooks": {"story.imported": {"post": {"summary": "it"}}}}
+data("event_types.import_open_api_spec", project, body=models.ModelsImportOpenAPISpec(spec=json.dumps(document)))
+assert "story.imported" in [one["name"] for one in data("event_types.get_event_types", project)]
+body = models.ModelsBulkOnboardRequest.from_dict({"items": [{"name": "bulk", "url": f"{place}/bulk", "event_type": "never"}]})
+assert data("onboard.bulk_onboard", project, body=body, dry_run=True)["valid_count"] == 1
+assert data("onboard.bulk_onboard", project, body=body, expect=202)["total_items"] == 1
+body = models.DatastoreCreatePortalLinkRequest.from_dict({"name": "story", "owner_id": "everybody", "auth_type": "refresh_token"})
+link = data("portal_links.create_portal_link", project, expect=201, body=body)["uid"]
+assert data("portal_links.get_portal_link", project, link)["owner_id"] == "everybody"
+assert link in [one["uid"] for one in data("portal_links.load_portal_links_paged", project)["content"]]
+body = models.DatastoreUpdatePortalLinkRequest.from_dict({"name": "renamed", "owner_id": "everybody", "auth_type": "refresh_token"})
+assert data("portal_links.update_portal_link", project, link, expect=202, body=body)["name"] == "renamed"
+call("portal_links.refresh_portal_link_auth_token", project, link)
+call("portal_links.revoke_portal_link", project, link)
+assert data("meta_events.get_meta_events_paged", project)["content"] == []
 print(f"the story was told with {len(called)} operations")
