@@ -362,8 +362,7 @@ pub(crate) async fn batch_retry(call: Call, asked: Asked<(Dates, OfEvents, OfDel
 
 /// The one id that a query names, if it names one.
 fn id<I: Id>(name: &'static str, text: Option<&str>) -> ApiResult<Option<I>> {
-    let id = text.filter(|text| !text.is_empty()).map(I::parse_ulid).transpose();
-    id.map_err(|_| ApiError::invalid(&["query", name], "is not the id of such a thing"))
+    text.filter(|text| !text.is_empty()).map(|text| event::id(name, text)).transpose()
 }
 
 /// What is to be sent again.

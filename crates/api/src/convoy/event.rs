@@ -148,9 +148,13 @@ pub(crate) struct OfEvents {
 
 impl Parameters for OfEvents {}
 
+/// The id that a parameter names.
+pub(super) fn id<I: Id>(name: &'static str, text: &str) -> ApiResult<I> {
+    I::parse_ulid(text).map_err(|_| ApiError::invalid(&["query", name], "is not the id of such a thing"))
+}
+
 fn ids<I: Id>(name: &'static str, texts: &[String]) -> ApiResult<Option<Vec<I>>> {
-    let id = |text: &String| I::parse_ulid(text).map_err(|_| ApiError::invalid(&["query", name], "is not the id of such a thing"));
-    let ids: Vec<I> = texts.iter().map(id).collect::<Result<_, _>>()?;
+    let ids: Vec<I> = texts.iter().map(|text| id(name, text)).collect::<Result<_, _>>()?;
     Ok(Some(ids).filter(|ids| !ids.is_empty()))
 }
 

@@ -3,11 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::{
-    application::check_name,
-    message::{Message, Particulars},
-    offer::Offer,
-};
+use domain::{message::Particulars, offer::Offer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use storage::{
@@ -78,7 +74,7 @@ pub(crate) async fn send(call: Call) -> ApiResult<Reply<202, MessageOut<'static>
         publish::publish(&call, &application, draft).await
     };
     publish::answer(&call, publishing, |published| match published {
-        Published::Accepted { message, is_replay } => Reply::new(&shown(&message)).replayed(is_replay),
+        Published::Accepted { message, is_replay } => Reply::new(&MessageOut::new(&message, true)).replayed(is_replay),
         // It has no event id.
         Published::EventIdTaken { is_replay, .. } => Answered { answer: call.dialect.refusal(&ApiError::Internal), is_replay }.into(),
         Published::Refused(answer) => Answered { answer, is_replay: true }.into(),
@@ -86,14 +82,9 @@ pub(crate) async fn send(call: Call) -> ApiResult<Reply<202, MessageOut<'static>
     .await
 }
 
-fn shown(message: &Message) -> MessageOut<'_> {
-    MessageOut::new(message, true)
-}
-
 /// The example of an event type.
 async fn payload(call: &Call, event_type: &str, index: usize) -> ApiResult<Bytes> {
     let refused = |why: String| ApiError::invalid(&["body", "eventType"], why);
-    check_name(event_type).map_err(|error| refused(error.to_string()))?;
     let known =
         event_types::get(call.db(), call.tenant_id(), event_type, call.feature_flags.as_deref()).await.map_err(|error| match error {
             storage::Error::NotFound(_) => {

@@ -9,7 +9,7 @@ use storage::projects::{self, SetRetry};
 use utoipa::ToSchema;
 
 use crate::{
-    error::{ApiError, ApiResult},
+    error::ApiResult,
     transport::{call::Call, reply::Reply},
 };
 
@@ -107,10 +107,9 @@ pub(crate) async fn get_policy(call: Call) -> ApiResult<Reply<200, RetryPolicy>>
 /// It holds for every failure from now on, of what is owed already, too. The Convoy dialect shows it as the project's `strategy`.
 #[utoipa::path(put, path = "/api/v1/retry/policy", tag = "Retry", operation_id = "v1.retry.update-policy", request_body = RetryPolicy)]
 pub(crate) async fn update_policy(call: Call) -> ApiResult<Reply<200, RetryPolicy>> {
-    let effect = call.json::<RetryPolicy>().and_then(|policy| {
-        let strategy = policy.retry_strategy.map(RetryStrategy::checked).transpose();
-        let retry = strategy.map_err(|error| ApiError::invalid(&["body", "retryStrategy"], error.to_string()))?;
-        Ok(SetRetry { tenant_id: call.tenant_id(), retry })
+    let effect = call.json::<RetryPolicy>().map(|policy| {
+        let retry = policy.retry_strategy.and_then(RetryStrategy::read);
+        SetRetry { tenant_id: call.tenant_id(), retry }
     });
     call.write(effect, |strategy| Reply::new(&RetryPolicy::new(*strategy))).await
 }

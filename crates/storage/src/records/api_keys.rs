@@ -107,7 +107,7 @@ pub async fn revoke(db: &Database, tenant: &str, id: ApiKeyId) -> Result<KnownKe
 }
 
 /// So many letters and digits that nobody can guess.
-fn random(length: usize) -> String {
+pub(crate) fn random(length: usize) -> String {
     rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
 }
 

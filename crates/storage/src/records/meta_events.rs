@@ -56,8 +56,7 @@ pub async fn list(
 }
 
 async fn of_messages(db: &Database, tx: &mut Connection, tenant_id: TenantId, ids: &[Uuid]) -> Result<Vec<Found>> {
-    let all = Part { from: None, is_up: true, most: usize::MAX };
-    project_deliveries::of_messages(db, tx, tenant_id, ids, &project_messages::Filter::default(), all, None).await
+    project_deliveries::of_messages(db, tx, tenant_id, ids, &project_messages::Filter::default(), Part::ALL, None).await
 }
 
 /// One of the tenant's own events.

@@ -9,11 +9,10 @@ use domain::{
     id::{ApplicationId, PortalAccessId, TenantId},
     portal::{Capabilities, PortalToken, SECRET},
 };
-use rand::{RngExt, distr::Alphanumeric};
 use sqlx::types::Uuid;
 
 use crate::{
-    Database, Error, Result,
+    Database, Error, Result, api_keys,
     applications::{self, Reference},
     connection::Connection,
     effect::Effect,
@@ -65,7 +64,7 @@ pub async fn find(db: &Database, token: &PortalToken) -> Result<Option<Found>> {
 }
 
 fn random_token() -> PortalToken {
-    PortalToken::new(&rand::rng().sample_iter(Alphanumeric).take(SECRET).map(char::from).collect::<String>())
+    PortalToken::new(&api_keys::random(SECRET))
 }
 
 /// Makes a token for an application.
@@ -332,16 +331,18 @@ async fn links(connection: &mut Connection, tenant_id: TenantId, ids: &[Uuid]) -
     )
     .fetch_all(connection)
     .await?;
-    let link = |(id, owner): (Uuid, Option<String>)| (PortalAccessId::from(id), owner.map(|uid| Uid::stored(uid).to_string()));
-    Ok(rows
-        .into_iter()
-        .map(|row| {
-            let (id, owner) = link((row.id, row.uid));
-            let (name, is_renewed, capabilities) = (row.name, row.is_renewed, Capabilities::stored(row.capabilities));
-            let (endpoints, created_at, updated_at) = (row.endpoints, row.created_at, row.updated_at);
-            Link { id, tenant_id, owner, name, is_renewed, capabilities, endpoints, created_at, updated_at }
-        })
-        .collect())
+    let links = rows.into_iter().map(|row| Link {
+        id: row.id.into(),
+        tenant_id,
+        owner: row.uid,
+        name: row.name,
+        is_renewed: row.is_renewed,
+        capabilities: Capabilities::stored(row.capabilities),
+        endpoints: row.endpoints,
+        created_at: row.created_at,
+        updated_at: row.updated_at,
+    });
+    Ok(links.collect())
 }
 
 /// Which links a list shows.

@@ -58,6 +58,11 @@ pub struct Part {
     pub most: usize,
 }
 
+impl Part {
+    /// All of it.
+    pub(crate) const ALL: Self = Self { from: None, is_up: true, most: usize::MAX };
+}
+
 /// What a look brought.
 #[derive(Debug, Default)]
 pub struct Listed {

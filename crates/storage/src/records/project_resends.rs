@@ -1,10 +1,11 @@
 //! What is owed because somebody asked for it by deliveries, whatever their application: several at once, each that may be sent again.
 
 use domain::{
+    endpoint::Endpoint,
     health::State,
     id::{ApplicationId, EndpointId, MessageId, TenantId},
     message::Message,
-    standing::Standing,
+    standing::{Facts, Standing},
 };
 use sqlx::types::Uuid;
 
@@ -203,15 +204,20 @@ async fn resend(
         (_, If::Failed) => Some("cannot resend event that did not fail previously: it is still owed"),
         (_, If::Delivered) => Some("cannot resend event that was not delivered before"),
     };
-    let is_paused = facts.gate.is_some_and(|gate| gate.state == State::Paused);
-    let is_off = facts.is_deleted || endpoint.is_disabled || is_paused;
-    let refusal = refusal
-        .or(is_off.then_some("the endpoint is inactive or paused: activate it first"))
-        .or(message.payload.is_none().then_some("the content of the event is gone"));
-    if let Some(why) = refusal {
+    if let Some(why) = refusal.or_else(|| hindrance(&facts, &message, &endpoint)) {
         return Ok(Err(why));
     }
     Ok(Ok(owe_again(tx, tenant_id.into(), application_id, endpoint_id.into(), &[message_id.into()]).await?))
+}
+
+/// What keeps a message from being sent to an endpoint, however its delivery stands.
+pub(crate) fn hindrance(facts: &Facts, message: &Message, endpoint: &Endpoint) -> Option<&'static str> {
+    let is_paused = facts.gate.is_some_and(|gate| gate.state == State::Paused);
+    if facts.is_deleted || endpoint.is_disabled || is_paused {
+        Some("the endpoint is inactive or paused: activate it first")
+    } else {
+        message.payload.is_none().then_some("the content of the event is gone")
+    }
 }
 
 /// The application of each delivery's endpoint, if there is such an endpoint.

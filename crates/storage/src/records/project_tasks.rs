@@ -8,10 +8,10 @@ use domain::{
 use sqlx::types::Uuid;
 
 use crate::{
-    Conflict, Database, Error, Result, applications,
+    Database, Result,
     connection::Connection,
     effect::Effect,
-    endpoints::{self, Address},
+    endpoints::Address,
     project_messages::Filter,
     tasks::{self, About, Parameters},
 };
@@ -85,15 +85,11 @@ impl Effect for ResendTo {
     const ASKS_FOR_A_TASK: bool = true;
 
     async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Task> {
-        let Address { tenant_id, application, endpoint } = &self.address;
-        let application_id = applications::lock(&mut *tx, *tenant_id, application).await?;
-        let endpoint = endpoints::find(&mut *tx, application_id, endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
-        if endpoint.is_disabled {
-            return Err(Conflict::Disabled.into());
-        }
+        let whose = tasks::of_endpoint(&mut *tx, &self.address).await?;
+        let (_, application_id, endpoint_id) = whose;
         let about = About {
-            applications: Some(vec![application_id.into()]),
-            endpoints: Some(vec![endpoint.id]),
+            applications: application_id.map(|id| vec![id.into()]),
+            endpoints: endpoint_id.map(|id| vec![id.into()]),
             event_types: self.event_types,
             channel: self.channel,
             tag: self.tag,
@@ -101,7 +97,6 @@ impl Effect for ResendTo {
             status_class: self.status_class,
             ..About::default()
         };
-        let whose = (*tenant_id, Some(application_id), Some(endpoint.id.into()));
         let parameters = Parameters { since: Some(self.since), until: self.until, about: Some(about), ..Parameters::default() };
         tasks::put_down(db, tx, Kind::Resend, whose, parameters).await
     }

@@ -186,14 +186,8 @@ impl Effect for SendAgain {
     const ASKS_FOR_A_TASK: bool = true;
 
     async fn apply(self, db: &Database, tx: &mut Connection) -> Result<Task> {
-        let Address { tenant_id, application, endpoint } = &self.address;
-        let application_id = applications::lock(&mut *tx, *tenant_id, application).await?;
-        let endpoint = endpoints::find(&mut *tx, application_id, endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
-        if endpoint.is_disabled {
-            return Err(Conflict::Disabled.into());
-        }
+        let whose = of_endpoint(&mut *tx, &self.address).await?;
         let parameters = Parameters { since: Some(self.since), until: self.until, ..Parameters::default() };
-        let whose = (*tenant_id, Some(application_id), Some(endpoint.id.into()));
         put_down(db, tx, self.kind, whose, parameters).await
     }
 }
@@ -205,6 +199,17 @@ pub fn new_id(db: &Database) -> TaskId {
 
 /// Whose a task is, and what it is about.
 pub(crate) type Whose = (TenantId, Option<ApplicationId>, Option<EndpointId>);
+
+/// A task about an endpoint, whose application is locked. One that is off gets nothing.
+pub(crate) async fn of_endpoint(tx: &mut Connection, address: &Address) -> Result<Whose> {
+    let Address { tenant_id, application, endpoint } = address;
+    let application_id = applications::lock(&mut *tx, *tenant_id, application).await?;
+    let endpoint = endpoints::find(tx, application_id, endpoint).await?.ok_or(Error::NotFound("endpoint"))?;
+    if endpoint.is_disabled {
+        return Err(Conflict::Disabled.into());
+    }
+    Ok((*tenant_id, Some(application_id), Some(endpoint.id.into())))
+}
 
 /// Puts a task into the caller's transaction.
 pub(crate) async fn put_down(

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::{health::State, id::EndpointId, message::Message, offer::Offer, standing::Standing, task::Kind};
+use domain::{id::EndpointId, message::Message, offer::Offer, standing::Standing, task::Kind};
 use sqlx::types::Uuid;
 
 use super::{Done, Step};
@@ -14,6 +14,7 @@ use crate::{
     messages,
     project_deliveries::{self, Found, Part},
     project_messages::Filter,
+    project_resends::hindrance,
     reference::Owner,
     resends::{self, Asking},
     tasks::{About, Ended, Row},
@@ -27,9 +28,6 @@ const IN_MEMORY: usize = 20;
 const DELIVERIES: usize = 1_000;
 /// and how many applications without a message it passes by.
 const APPLICATIONS: usize = 100;
-
-/// All deliveries of the messages.
-const ALL: Part = Part { from: None, is_up: true, most: usize::MAX };
 
 /// The next messages of the application that the task is in, or of the next one that has any.
 pub(super) async fn step(db: &Database, tx: &mut Connection, task: &Row) -> Result<Step> {
@@ -120,7 +118,7 @@ async fn look(
         } else {
             let endpoints = about.endpoints.as_ref().map(|ids| ids.iter().copied().map(EndpointId::from).collect());
             let filter = Filter { endpoints, ..Filter::default() };
-            let deliveries = project_deliveries::of_messages(db, &mut *tx, task.tenant_id.into(), &ids, &filter, ALL, None).await?;
+            let deliveries = project_deliveries::of_messages(db, &mut *tx, task.tenant_id.into(), &ids, &filter, Part::ALL, None).await?;
             deliveries
                 .iter()
                 .filter(|found| is_sent_again(found, about))
@@ -139,10 +137,9 @@ fn is_sent_again(found: &Found, about: &About) -> bool {
         Standing::Canceled | Standing::Discarded => Ended::Discarded,
         _ => return false,
     };
-    let is_paused = facts.gate.is_some_and(|gate| gate.state == State::Paused);
     let code = facts.attempt.as_ref().map_or(0, |attempt| attempt.status_code);
     let subscription = || endpoint.filter.let_through_by(&Offer::of_message(&found.message)).map(Uuid::from);
-    !(facts.is_deleted || endpoint.is_disabled || is_paused || found.message.payload.is_none())
+    hindrance(facts, &found.message, endpoint).is_none()
         && about.ended.as_ref().is_none_or(|wanted| wanted.contains(&ended))
         && about.status_class.is_none_or(|class| code / 100 == class)
         && about.subscription.is_none_or(|wanted| subscription() == Some(wanted))
